@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+
+	"github.com/filterd/filterd"
+)
+
+// The bounds of every rule.
+const (
+	// MaxOutputs is the most that one rule may send out for one message.
+	MaxOutputs = 32
+	// MaxHops is how often filterd may rewrite one event, or pass it on by
+	// a rule with LoopAllowed.
+	MaxHops = 8
+)
+
+// A Rule takes messages of some channels and sends those that it keeps to some
+// targets. Its stages run in this order: When, Set, To. A Rule must not be
+// modified once it was given to [Compile].
+type Rule struct {
+	// Name names the rule in errors, statistics and dead letters. Required,
+	// and unique within a table.
+	Name string
+	// From lists channels, and globs of channels. Required.
+	From []string
+	// When decides which messages are kept. Nil keeps all.
+	When filterd.Filter
+	// Set adds or replaces members of the message's data. The rest of the
+	// payload keeps its bytes.
+	Set []Member
+	// To lists where kept messages go, at most MaxOutputs. Required.
+	To []Target
+	// Allow lists the channels, and globs of channels, that a computed
+	// target may yield. Required where To has one.
+	Allow []string
+	// OnError says what happens to a message that the rule fails on.
+	// Default OnErrorDrop.
+	OnError OnError
+	// DeadLetter is the channel for OnErrorDeadLetter. Required there.
+	DeadLetter string
+	// Overflow says what gives way when a slow target's queue is full.
+	// Default OverflowDropOldest.
+	Overflow Overflow
+	// LoopAllowed turns an error about a cycle through this rule into a
+	// warning. The rule then takes events only, and counts their hops.
+	LoopAllowed bool
+}
+
+// A Member is one member that a rule sets in data: the value of Value, or the
+// constant JSON text of Constant.
+type Member struct {
+	Name     string // of the member; a dot in it is a dot
+	Value    filterd.Value
+	Constant []byte // used if Value is nil; valid, compact JSON
+}
+
+// A Target is one place a rule's messages go to. Exactly one field is set.
+type Target struct {
+	Channel  string        // the name of a channel
+	Computed filterd.Value // yields the name of a channel; see Rule.Allow
+	Callback string        // the name of a callback given to Compile
+	Log      *slog.Level   // the log, at this level
+}
+
+// A Callback is a Go function that a rule calls with what it keeps. It owns the
+// message, as it is after the rule's stages. It runs on a goroutine of its rule
+// and target; other rules don't wait for it. An error or a panic is counted
+// against the rule.
+type Callback func(ctx context.Context, m *filterd.Message) error
+
+// OnError says what happens to a message that a rule fails on.
+type OnError string
+
+// What can happen to a message that a rule fails on. It is counted in every
+// case.
+const (
+	OnErrorDrop       OnError = "drop"        // the rule drops it
+	OnErrorPass       OnError = "pass"        // it goes to the rule's targets as it came in
+	OnErrorDeadLetter OnError = "dead_letter" // it goes to the rule's dead letter channel
+	OnErrorHalt       OnError = "halt"        // the engine stops
+)
+
+// Overflow says which message gives way when a slow target's queue is full.
+type Overflow string
+
+// Overflow policies. Every message that gives way is counted.
+const (
+	OverflowDropOldest Overflow = "drop_oldest"
+	OverflowDropNewest Overflow = "drop_newest"
+)

@@ -1,0 +1,175 @@
+package filterd
+
+import (
+	"context"
+	"time"
+)
+
+// A Filter decides whether a message is kept. It is compiled, immutable and
+// safe for concurrent use.
+type Filter interface {
+	// Kind returns the kind that compiles this filter together with others.
+	Kind() Kind
+	// Matcher returns a new matcher: the filter's state for one goroutine.
+	Matcher() Matcher
+}
+
+// A Matcher is a filter's state for one goroutine at a time.
+type Matcher interface {
+	// Match reports whether m is kept. An error is a third outcome, neither
+	// kept nor not. It borrows m until it returns.
+	Match(m *Message) (bool, error)
+}
+
+// A Kind is a sort of filters: expressions, WebAssembly modules, functions.
+// Kinds are compared with ==.
+type Kind interface {
+	// Name names the kind in errors and statistics.
+	Name() string
+	// Compile compiles filters of this kind, and of no other, into a set.
+	// The set numbers its rules in the order of the filters.
+	Compile(filters []Filter) (Set, error)
+}
+
+// A Set is many filters of one kind, compiled together. It is immutable and
+// safe for concurrent use.
+type Set interface {
+	// Paths names what the set reads of a message. The caller must not
+	// modify it.
+	Paths() []Path
+	// Bind returns a new matcher that finds Paths()[i] in slot slots[i] of
+	// the messages' projection.
+	Bind(slots []int) SetMatcher
+}
+
+// A SetMatcher is a set's state for one goroutine at a time.
+type SetMatcher interface {
+	// Match says which rules of the set keep which messages of the batch, by
+	// appending to verdicts: in the order of the batch, then of the rules.
+	// It borrows the messages until it returns.
+	Match(batch []*Message, verdicts []Verdict) []Verdict
+}
+
+// A Verdict says that a rule of a set keeps a message of a batch, or failed
+// on it. What isn't kept has no verdict.
+type Verdict struct {
+	Message int   // index into the batch
+	Rule    int   // index into the set's rules
+	Err     error // nil: the message is kept
+}
+
+// A Value is a compiled expression that yields any JSON value. It is
+// immutable and safe for concurrent use.
+type Value interface {
+	// Paths names what the expression reads, as [Set].Paths does.
+	Paths() []Path
+	// Bind returns a new evaluator, as [Set].Bind does.
+	Bind(slots []int) Evaluator
+}
+
+// An Evaluator is a value's state for one goroutine at a time.
+type Evaluator interface {
+	// Evaluate computes the value for m, which it borrows.
+	Evaluate(m *Message) (any, error)
+}
+
+// FilterFunc makes a filter of a function, which must be safe for concurrent
+// use. It must not keep the message.
+type FilterFunc func(m *Message) (bool, error)
+
+// Kind implements [Filter].
+func (f FilterFunc) Kind() Kind { return funcKind{} }
+
+// Matcher implements [Filter].
+func (f FilterFunc) Matcher() Matcher { return f }
+
+// Match implements [Matcher].
+func (f FilterFunc) Match(m *Message) (bool, error) { return f(m) }
+
+// All is the filter that keeps every message.
+var All Filter = FilterFunc(func(*Message) (bool, error) { return true, nil })
+
+// funcKind asks one function after the other.
+type funcKind struct{}
+
+func (funcKind) Name() string { return "func" }
+
+func (funcKind) Compile(filters []Filter) (Set, error) {
+	set := make(funcSet, len(filters))
+	for i, f := range filters {
+		set[i] = f.(FilterFunc)
+	}
+	return set, nil
+}
+
+type funcSet []FilterFunc
+
+func (funcSet) Paths() []Path           { return nil }
+func (s funcSet) Bind([]int) SetMatcher { return s }
+
+func (s funcSet) Match(batch []*Message, verdicts []Verdict) []Verdict {
+	for i, m := range batch {
+		for rule, f := range s {
+			if keep, err := f(m); keep || err != nil {
+				verdicts = append(verdicts, Verdict{Message: i, Rule: rule, Err: err})
+			}
+		}
+	}
+	return verdicts
+}
+
+// A Source delivers messages: a Redis connection with its subscriptions.
+type Source interface {
+	// Subscribe replaces the set of names and globs that the source listens
+	// to. What was there before and stays is not interrupted. It may be
+	// called before and while Run runs.
+	Subscribe(names, globs []string)
+	// Run hands messages to h until ctx ends or the source can't go on. It
+	// calls h from one goroutine, and returns after that call has.
+	Run(ctx context.Context, h Handler) error
+}
+
+// A Handler takes what a source delivers. It is called by one goroutine of the
+// source at a time.
+type Handler interface {
+	// Messages takes a batch, in the order of arrival. The handler may keep
+	// neither the slice nor the messages.
+	Messages(ctx context.Context, batch []*Message)
+	// Gap reports a span in which messages may have been missed.
+	Gap(Gap)
+}
+
+// A Gap is a span in which pub/sub messages may have been missed.
+type Gap struct {
+	Channels []string  // the names and globs that were not listened to
+	From     time.Time // when the connection was last known to live
+	To       time.Time // when every subscription was confirmed again
+	Reason   string    // what broke the connection
+}
+
+// Length returns how long the gap lasted.
+func (g Gap) Length() time.Duration { return g.To.Sub(g.From) }
+
+// A Sink is where messages go: a Redis connection that publishes.
+type Sink interface {
+	// Deliver delivers a batch in order and writes the outcome of each
+	// delivery into it. It borrows the batch. Safe for concurrent use.
+	Deliver(ctx context.Context, batch []Delivery)
+}
+
+// SinkFunc makes a sink of a function.
+type SinkFunc func(ctx context.Context, batch []Delivery)
+
+// Deliver implements [Sink].
+func (f SinkFunc) Deliver(ctx context.Context, batch []Delivery) { f(ctx, batch) }
+
+// A Delivery is one payload on its way to one channel.
+type Delivery struct {
+	Channel string
+	Payload []byte
+
+	// Receivers is how many subscribers received it; set by the sink.
+	Receivers int64
+	// Err is why it was not, or may not have been, delivered; set by the sink.
+	Err error
+}
