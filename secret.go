@@ -1,0 +1,25 @@
+package filterd
+
+import "log/slog"
+
+// A Secret is a text that must not be shown: a password, a token, a URL with
+// credentials. However it is printed, logged or encoded, it comes out as
+// [redacted].
+type Secret string
+
+const redacted = "[redacted]"
+
+// Reveal returns the text itself.
+func (s Secret) Reveal() string { return string(s) }
+
+// String implements [fmt.Stringer].
+func (s Secret) String() string { return redacted }
+
+// GoString implements [fmt.GoStringer].
+func (s Secret) GoString() string { return redacted }
+
+// LogValue implements [slog.LogValuer].
+func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText implements [encoding.TextMarshaler].
+func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
