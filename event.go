@@ -1,13 +1,14 @@
 package filterd
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"math"
 	"mime"
-	"net/url"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -49,10 +50,11 @@ type Event struct {
 	Binary []byte
 }
 
-// DecodeEvent decodes an event in structured JSON. Members that are null count
-// as absent, and the last of several members of one name counts, as in
-// encoding/json. Data aliases the payload. The error is a [*ValidationError]
-// with every failure and no channel.
+// DecodeEvent decodes an event in structured JSON. Attributes that are null
+// count as absent, and the last of several members of one name counts, as in
+// encoding/json. A leap second becomes the second after it, and what a time
+// says below a nanosecond is lost. Data aliases the payload. The error is a
+// [*ValidationError] with every failure and no channel.
 func DecodeEvent(payload []byte) (*Event, error) {
 	// Unmarshal, not Valid: 1e400 is grammatical, but no float64.
 	var document any
@@ -77,9 +79,11 @@ func parseEvent(payload []byte) (*Event, []Failure) {
 		members = append(members, m)
 	}
 	e := &Event{}
-	var failures []Failure
+	var failures failureList
 	fail := func(name, format string, args ...any) {
-		failures = append(failures, Failure{Pointer: pointerTo(name), Detail: fmt.Sprintf(format, args...)})
+		if !failures.full() {
+			failures.add(pointerTo(name), fmt.Sprintf(format, args...))
+		}
 	}
 	var seen struct{ id, source, specversion, kind bool }
 	last := make(map[string]int, len(members)) // the last of several members counts
@@ -101,8 +105,8 @@ func parseEvent(payload []byte) (*Event, []Failure) {
 		}
 		switch name {
 		case "data_base64":
-			binary, err := base64.StdEncoding.DecodeString(projection.Unquote(value))
-			if value[0] != '"' || err != nil {
+			binary, ok := decodeBase64(projection.Unquote(value))
+			if value[0] != '"' || !ok {
 				fail(name, "want a base64 string (RFC 4648, with padding)")
 				continue
 			}
@@ -175,77 +179,74 @@ func parseEvent(payload []byte) (*Event, []Failure) {
 	if e.Binary != nil && e.Data != nil {
 		fail("data_base64", "an event has data or data_base64, not both")
 	}
-	return e, failures
+	return e, failures.all("")
 }
 
 // Validate reports everything that keeps e from being a valid event, as a
 // [*ValidationError] without a channel.
 func (e *Event) Validate() error {
-	var failures []Failure
-	check := func(name, value string, required bool) {
-		if value == "" && !required {
-			return
-		}
-		detail := "required attribute is missing"
-		if value != "" {
-			detail = checkAttribute(name, value)
-		}
+	var failures failureList
+	fail := func(name, detail string) {
 		if detail != "" {
-			failures = append(failures, Failure{Pointer: pointerTo(name), Detail: detail})
+			failures.add(pointerTo(name), detail)
 		}
 	}
-	check("id", e.ID, true)
-	check("source", e.Source, true)
-	check("type", e.Type, true)
-	check("datacontenttype", e.DataContentType, false)
-	check("dataschema", e.DataSchema, false)
-	check("subject", e.Subject, false)
-	if year := e.Time.Year(); !e.Time.IsZero() && (year < 0 || year > 9999) {
-		failures = append(failures, Failure{Pointer: "/time", Detail: "RFC 3339 has no year " + strconv.Itoa(year)})
+	for _, attribute := range e.texts() {
+		switch {
+		case attribute.value != "":
+			fail(attribute.name, checkAttribute(attribute.name, attribute.value))
+		case attribute.required:
+			fail(attribute.name, "required attribute is missing")
+		}
+	}
+	if year := zoned(e.Time).Year(); !e.Time.IsZero() && (year < 0 || year > 9999) {
+		fail("time", "RFC 3339 has no year "+strconv.Itoa(year))
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Extensions)) {
-		detail := checkName(name)
-		switch value := e.Extensions[name].(type) {
-		case string:
-			if detail == "" {
-				detail = checkText(value)
-			}
-		case bool, int32:
-		case int:
-			if value < math.MinInt32 || value > math.MaxInt32 {
-				detail = fmt.Sprintf("%d does not fit in 32 bits: CloudEvents integers do", value)
-			}
-		default:
-			detail = fmt.Sprintf("an extension is a string, a bool or an int32, not %T", value)
-		}
 		if reserved(name) {
-			detail = "is an attribute of its own, not an extension"
-		}
-		if detail != "" {
-			failures = append(failures, Failure{Pointer: pointerTo(name), Detail: detail})
+			fail(name, "is an attribute of its own, not an extension")
+		} else {
+			fail(name, cmp.Or(checkName(name), checkExtension(e.Extensions[name])))
 		}
 	}
-	if e.Data != nil && !json.Valid(e.Data) {
-		failures = append(failures, Failure{Pointer: "/data", Detail: "not JSON"})
+	if e.Data != nil {
+		fail("data", checkData(e.Data))
 	}
 	if e.Data != nil && e.Binary != nil {
-		failures = append(failures, Failure{Pointer: "/data_base64", Detail: "an event has data or data_base64, not both"})
+		fail("data_base64", "an event has data or data_base64, not both")
 	}
-	if failures != nil {
-		return &ValidationError{Reason: ReasonEnvelope, Failures: failures}
+	if list := failures.all(""); list != nil {
+		return &ValidationError{Reason: ReasonEnvelope, Failures: list}
 	}
 	return nil
 }
 
+// A textAttribute is an attribute that is a string of its own.
+type textAttribute struct {
+	name, value string
+	required    bool
+}
+
+// texts returns the event's string attributes in the specification's order,
+// without specversion.
+func (e *Event) texts() [6]textAttribute {
+	return [...]textAttribute{
+		{"id", e.ID, true},
+		{"source", e.Source, true},
+		{"type", e.Type, true},
+		{"datacontenttype", e.DataContentType, false},
+		{"dataschema", e.DataSchema, false},
+		{"subject", e.Subject, false},
+	}
+}
+
 // AppendJSON appends the event in structured JSON: specversion, the
-// attributes in the specification's order, extensions by name, then data. It
-// does not validate; see [Event.Validate].
+// attributes in the specification's order, extensions by name, then data. A
+// time whose offset RFC 3339 can't express is given in UTC. It does not
+// validate; see [Event.Validate].
 func (e *Event) AppendJSON(b []byte) []byte {
 	b = append(b, `{"specversion":"`+SpecVersion+`"`...)
-	for _, attribute := range []struct{ name, value string }{
-		{"id", e.ID}, {"source", e.Source}, {"type", e.Type},
-		{"datacontenttype", e.DataContentType}, {"dataschema", e.DataSchema}, {"subject", e.Subject},
-	} {
+	for _, attribute := range e.texts() {
 		if attribute.value != "" {
 			b = appendMember(b, attribute.name)
 			b = AppendString(b, attribute.value)
@@ -254,7 +255,7 @@ func (e *Event) AppendJSON(b []byte) []byte {
 	if !e.Time.IsZero() {
 		b = appendMember(b, "time")
 		b = append(b, '"')
-		b = e.Time.AppendFormat(b, time.RFC3339Nano)
+		b = zoned(e.Time).AppendFormat(b, time.RFC3339Nano)
 		b = append(b, '"')
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Extensions)) {
@@ -374,6 +375,9 @@ func checkName(name string) string {
 
 // checkText returns what is wrong with a CloudEvents String, or "".
 func checkText(text string) string {
+	if !utf8.ValidString(text) {
+		return "invalid UTF-8 is not allowed"
+	}
 	for _, r := range text {
 		switch {
 		case r < 0x20 || r >= 0x7f && r <= 0x9f:
@@ -400,11 +404,13 @@ func checkAttribute(name, text string) string {
 			return fmt.Sprintf("want %q, got %q", SpecVersion, text)
 		}
 	case "source":
-		if !isURIReference(text) {
+		if _, ok := parseURIReference(text); !ok {
 			return fmt.Sprintf("%q is not a URI reference (RFC 3986)", text)
 		}
 	case "dataschema":
-		if u, err := url.Parse(text); !isURIReference(text) || err != nil || !u.IsAbs() {
+		// The specification wants RFC 3986, section 4.3, which has no fragment;
+		// its own JSON Schema lets one through, and so do we.
+		if absolute, ok := parseURIReference(text); !ok || !absolute {
 			return fmt.Sprintf("%q is not an absolute URI (RFC 3986)", text)
 		}
 	case "datacontenttype":
@@ -419,32 +425,180 @@ func checkAttribute(name, text string) string {
 	return ""
 }
 
-// uriCharacters are those that RFC 3986 allows in a URI reference.
-var uriCharacters = regexp.MustCompile(`^(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2})+$`)
+// The characters of RFC 3986 that stand for themselves in a part of a URI, on
+// top of those that may stand in every part.
+const (
+	inEveryPart = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,;="
+	inHost      = inEveryPart
+	inUser      = inEveryPart + ":"
+	inPath      = inEveryPart + ":@/"
+	inQuery     = inEveryPart + ":@/?"
+)
 
-func isURIReference(text string) bool {
-	if !uriCharacters.MatchString(text) {
+// parseURIReference reports whether a text is a URI reference of RFC 3986, and
+// if so, whether it has a scheme. (url.Parse knows neither the characters that
+// RFC 3986 forbids nor all the hosts that it allows.)
+func parseURIReference(text string) (absolute, ok bool) {
+	rest, fragment, _ := strings.Cut(text, "#")
+	rest, query, _ := strings.Cut(rest, "?")
+	if scheme, after, found := strings.Cut(rest, ":"); found && isScheme(scheme) {
+		absolute, rest = true, after
+	}
+	if after, found := strings.CutPrefix(rest, "//"); found {
+		slash := strings.IndexByte(after+"/", '/')
+		if !isAuthority(after[:slash]) {
+			return false, false
+		}
+		rest = after[slash:]
+	} else if segment, _, _ := strings.Cut(rest, "/"); !absolute && strings.Contains(segment, ":") {
+		return false, false
+	}
+	return absolute, consistsOf(rest, inPath) && consistsOf(query, inQuery) && consistsOf(fragment, inQuery)
+}
+
+func isScheme(text string) bool {
+	for i, c := range []byte(text) {
+		switch {
+		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z':
+		case i > 0 && (c >= '0' && c <= '9' || c == '+' || c == '-' || c == '.'):
+		default:
+			return false
+		}
+	}
+	return text != ""
+}
+
+// isAuthority reports whether a text is [user "@"] host [":" port].
+func isAuthority(text string) bool {
+	if user, host, found := strings.Cut(text, "@"); found {
+		if !consistsOf(user, inUser) {
+			return false
+		}
+		text = host
+	}
+	host, port := text, ""
+	if i := strings.LastIndexByte(text, ':'); i > strings.LastIndexByte(text, ']') {
+		host, port = text[:i], text[i+1:]
+	}
+	if strings.Trim(port, "0123456789") != "" {
 		return false
 	}
-	_, err := url.Parse(text)
-	return err == nil
+	literal, bracket := strings.CutPrefix(host, "[")
+	if !bracket {
+		return consistsOf(host, inHost)
+	}
+	literal, bracket = strings.CutSuffix(literal, "]")
+	if !bracket {
+		return false
+	}
+	if version, address, found := strings.Cut(literal, "."); found && strings.HasPrefix(version, "v") {
+		digits := version[1:]
+		return digits != "" && strings.Trim(digits, "0123456789abcdefABCDEF") == "" &&
+			address != "" && strings.Trim(address, inUser) == ""
+	}
+	address, err := netip.ParseAddr(literal)
+	return err == nil && address.Is6() && address.Zone() == ""
+}
+
+// consistsOf reports whether a text has no other characters than those given
+// and percent-encoded bytes.
+func consistsOf(text, characters string) bool {
+	for i := 0; i < len(text); i++ {
+		if text[i] == '%' {
+			if i+2 >= len(text) || !isHex(text[i+1]) || !isHex(text[i+2]) {
+				return false
+			}
+			i += 2
+		} else if strings.IndexByte(characters, text[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func isHex(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
 }
 
 // timestamp is the date-time of RFC 3339, section 5.6; time.Parse alone lets
-// a comma and one-digit hours through.
-var timestamp = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$`)
+// a comma, one-digit hours and offsets of a day through.
+var timestamp = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)$`)
 
 func parseTimestamp(text string) (time.Time, bool) {
 	text = strings.ToUpper(text) // "T" and "Z" may be lower case
 	if !timestamp.MatchString(text) {
 		return time.Time{}, false
 	}
+	leap := text[17:19] == "60" // Go's clock has no leap seconds
+	if leap {
+		text = text[:17] + "59" + text[19:]
+	}
 	t, err := time.Parse(time.RFC3339Nano, text)
-	if err != nil && text[17:19] == "60" { // a leap second, which Go's clock doesn't have
-		t, err = time.Parse(time.RFC3339Nano, text[:17]+"59"+text[19:])
+	if err != nil {
+		return time.Time{}, false
+	}
+	if leap {
+		if !endsMonth(t.UTC()) {
+			return time.Time{}, false
+		}
 		t = t.Add(time.Second)
 	}
-	return t, err == nil
+	return t, t.Year() <= 9999
+}
+
+// endsMonth reports whether t, in UTC, is in the last minute of a month: the
+// only one that may have a leap second.
+func endsMonth(t time.Time) bool {
+	return t.Hour() == 23 && t.Minute() == 59 && t.AddDate(0, 0, 1).Day() == 1
+}
+
+// zoned returns t in its own zone where RFC 3339 can express that zone's
+// offset, else in UTC.
+func zoned(t time.Time) time.Time {
+	const day = 24 * 60 * 60
+	if _, offset := t.Zone(); offset%60 != 0 || offset <= -day || offset >= day {
+		return t.UTC()
+	}
+	return t
+}
+
+// decodeBase64 decodes the one encoding of RFC 4648, section 4, that stands
+// for some bytes.
+func decodeBase64(text string) ([]byte, bool) {
+	if strings.ContainsAny(text, "\r\n") { // which encoding/base64 skips
+		return nil, false
+	}
+	binary, err := base64.StdEncoding.Strict().DecodeString(text)
+	return binary, err == nil
+}
+
+// checkExtension returns what is wrong with the value of an extension, or "".
+func checkExtension(value any) string {
+	switch value := value.(type) {
+	case string:
+		return checkText(value)
+	case bool, int32:
+	case int:
+		if value < math.MinInt32 || value > math.MaxInt32 {
+			return fmt.Sprintf("%d does not fit in 32 bits: CloudEvents integers do", value)
+		}
+	default:
+		return fmt.Sprintf("an extension is a string, a bool or an int32, not %T", value)
+	}
+	return ""
+}
+
+// checkData returns what keeps data from being decoded as a member of an
+// event, or "".
+func checkData(data []byte) string {
+	var document any
+	if err := json.Unmarshal(data, &document); err != nil {
+		return malformed(data, err).Failures[0].Detail
+	}
+	if !json.Valid(slices.Concat([]byte("["), data, []byte("]"))) {
+		return "too deep to be a member of an event"
+	}
+	return ""
 }
 
 // decodeExtension decodes the value of an extension attribute.

@@ -237,5 +237,5 @@ func malformed(payload []byte, err error) *ValidationError {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		detail = "not JSON: it ends too early"
 	}
-	return &ValidationError{Reason: ReasonMalformed, Failures: []Failure{{Detail: detail}}}
+	return &ValidationError{Reason: ReasonMalformed, Failures: []Failure{{Detail: truncate(detail, maxFailureDetail)}}}
 }

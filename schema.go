@@ -23,11 +23,46 @@ type Schema struct {
 	name     string
 }
 
-// The most that one message's schema failures may say.
+// The most that the failures of one message may say.
 const (
-	maxFailures      = 100
-	maxFailureDetail = 256 // bytes
+	maxFailures       = 100
+	maxFailurePointer = 1024 // bytes
+	maxFailureDetail  = 256  // bytes
 )
+
+// A failureList collects failures up to the maximum and counts the rest.
+type failureList struct {
+	failures []Failure
+	more     int
+}
+
+// full reports whether the list takes no more failures, and if so counts one.
+func (l *failureList) full() bool {
+	if len(l.failures) < maxFailures {
+		return false
+	}
+	l.more++
+	return true
+}
+
+// add adds a failure to a list that may be full.
+func (l *failureList) add(pointer, detail string) {
+	if !l.full() {
+		l.failures = append(l.failures, Failure{
+			Pointer: truncate(pointer, maxFailurePointer),
+			Detail:  truncate(detail, maxFailureDetail),
+		})
+	}
+}
+
+// all returns the failures, the last of which tells how many more there are in
+// the value at the pointer at. It is nil if there are none.
+func (l *failureList) all(at string) []Failure {
+	if l.more == 0 {
+		return l.failures
+	}
+	return append(l.failures, Failure{Pointer: at, Detail: fmt.Sprintf("and %d more failures", l.more)})
+}
 
 // schemaRoot is the base of every schema's URL, so that a $ref is relative to
 // the folder that the schema is in. Nothing is ever fetched from it.

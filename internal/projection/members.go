@@ -15,8 +15,9 @@ import (
 // A Span is a part of a document: document[Start:End].
 type Span struct{ Start, End int }
 
-// Of returns the bytes of the span. They alias the document.
-func (s Span) Of(document []byte) []byte { return document[s.Start:s.End] }
+// Of returns the bytes of the span. They alias the document, and appending to
+// them leaves it alone.
+func (s Span) Of(document []byte) []byte { return document[s.Start:s.End:s.End] }
 
 // A Member is one member of a JSON object.
 type Member struct {
