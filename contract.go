@@ -208,6 +208,9 @@ func (c *Contract) check(m *Message, validate bool) error {
 		return err
 	}
 	if !validate {
+		if c.Schema == nil {
+			m.checked = c
+		}
 		return nil
 	}
 	at := ""
@@ -217,5 +220,6 @@ func (c *Contract) check(m *Message, validate bool) error {
 	if failures := c.Schema.check(m.view.data, at); failures != nil {
 		return &ValidationError{Channel: m.Channel, Reason: ReasonSchema, Failures: failures}
 	}
+	m.checked = c
 	return nil
 }

@@ -24,6 +24,7 @@ type Message struct {
 	Received time.Time // when it was read; the zero time if nobody read it
 
 	contract   *Contract   // set by Registry.Check
+	checked    *Contract   // the contract that the payload satisfies as a whole
 	projection *Projection // set by Bind
 	view       view
 }
@@ -41,8 +42,13 @@ type view struct {
 // after a stage replaced the payload.
 func (m *Message) Reset(payload []byte) {
 	m.Payload = payload
+	m.checked = nil
 	m.view = view{}
 }
+
+// Checked reports whether the payload has been checked against the whole of a
+// contract, its schema included.
+func (m *Message) Checked(c *Contract) bool { return m.checked == c }
 
 // Clone returns a copy that shares no memory with m, for those who keep a
 // message longer than they may borrow it.

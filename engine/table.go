@@ -1,7 +1,13 @@
 package engine
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
 
 	"github.com/filterd/filterd"
 )
@@ -22,7 +28,7 @@ type Definition struct {
 // A RuleError is one fault of a rule.
 type RuleError struct {
 	Rule  string // the rule's name
-	Field string // "name", "from", "when", "set", "to", "allow", "on_error", "dead_letter" or "overflow"
+	Field string // "name", "from", "when", "set", "to", "allow", "on_error", "dead_letter", "overflow" or "loop"
 	Index int    // the faulty element, where the field is a list
 	Err   error
 }
@@ -32,18 +38,263 @@ func (e *RuleError) Error() string { return fmt.Sprintf("rule %q: %s: %v", e.Rul
 // Unwrap returns what is wrong.
 func (e *RuleError) Unwrap() error { return e.Err }
 
-// A Table is a set of rules, compiled and checked together. It is immutable
-// and safe for concurrent use.
+// A Table is a set of rules, compiled and checked together. It is safe for
+// concurrent use, and nothing about it changes but its memory of which rules
+// a channel has.
 type Table struct {
-	definition Definition
-	warnings   []*RuleError
+	registry    *filterd.Registry
+	rules       []*rule
+	names       []string        // every channel a rule takes messages from, sorted
+	globs       []*filterd.Glob // every glob, in the order of their texts
+	byName      map[string][]*rule
+	warnings    []*RuleError
+	mu          sync.RWMutex // guards routes and programs
+	routes      map[routeKey]*route
+	programs    map[string]*program // by the numbers of their rules
+	maxPrograms int
+}
+
+// A rule is a Rule, compiled.
+type rule struct {
+	Rule
+	number    int // index into Table.rules
+	names     []string
+	globs     []*filterd.Glob
+	allow     []*filterd.Glob
+	callbacks map[string]Callback
 }
 
 // Compile compiles and checks rules. The error joins a [*RuleError] for every
 // fault, in the order of the rules.
 func Compile(d Definition) (*Table, error) {
-	return &Table{definition: d}, nil
+	t := &Table{
+		registry:    d.Registry,
+		byName:      make(map[string][]*rule),
+		routes:      make(map[routeKey]*route),
+		programs:    make(map[string]*program),
+		maxPrograms: 4096,
+	}
+	if len(d.Rules) == 0 {
+		return nil, errors.New("a table needs at least one rule")
+	}
+	var faults []*RuleError
+	seen := make(map[string]bool, len(d.Rules))
+	globs := make(map[string]*filterd.Glob)
+	for i := range d.Rules {
+		r := &rule{Rule: d.Rules[i], number: i, callbacks: d.Callbacks}
+		faults = append(faults, r.check(d)...)
+		if seen[r.Name] {
+			faults = append(faults, r.fault("name", 0, "another rule has this name"))
+		}
+		seen[r.Name] = true
+		for _, from := range r.From {
+			if !filterd.IsGlob(from) {
+				r.names = append(r.names, from)
+				t.byName[from] = append(t.byName[from], r)
+				continue
+			}
+			if globs[from] == nil {
+				globs[from] = filterd.CompileGlob(from)
+			}
+			r.globs = append(r.globs, globs[from])
+		}
+		t.rules = append(t.rules, r)
+	}
+	t.names = slices.Sorted(maps.Keys(t.byName))
+	for _, text := range slices.Sorted(maps.Keys(globs)) {
+		t.globs = append(t.globs, globs[text])
+	}
+	loops, warnings := findLoops(t)
+	t.warnings = append(t.warnings, warnings...)
+	faults = append(faults, loops...)
+	slices.SortStableFunc(faults, func(a, b *RuleError) int { return cmp.Compare(t.order(a.Rule), t.order(b.Rule)) })
+	errs := make([]error, len(faults))
+	for i, fault := range faults {
+		errs[i] = fault
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *Table) order(name string) int {
+	return slices.IndexFunc(t.rules, func(r *rule) bool { return r.Name == name })
 }
 
 // Warnings returns what is suspicious about the rules, but no fault.
 func (t *Table) Warnings() []*RuleError { return t.warnings }
+
+// Rules returns the names of the rules in their order.
+func (t *Table) Rules() []string {
+	names := make([]string, len(t.rules))
+	for i, r := range t.rules {
+		names[i] = r.Name
+	}
+	return names
+}
+
+// Subscriptions returns the channels and the globs that the rules take
+// messages from, each sorted and without duplicates.
+func (t *Table) Subscriptions() (names, globs []string) {
+	for _, g := range t.globs {
+		globs = append(globs, g.String())
+	}
+	return slices.Clone(t.names), globs
+}
+
+func (r *rule) fault(field string, index int, format string, args ...any) *RuleError {
+	return &RuleError{Rule: r.Name, Field: field, Index: index, Err: fmt.Errorf(format, args...)}
+}
+
+// check reports what is wrong with the rule by itself, and fills in defaults.
+func (r *rule) check(d Definition) []*RuleError {
+	var faults []*RuleError
+	fail := func(field string, index int, format string, args ...any) {
+		faults = append(faults, r.fault(field, index, format, args...))
+	}
+	if r.Name == "" {
+		fail("name", 0, "a rule needs a name")
+	}
+	if len(r.From) == 0 {
+		fail("from", 0, "a rule needs a channel to take messages from")
+	}
+	undeclared := func(channel string) bool {
+		return d.StrictChannels && !slices.ContainsFunc(d.Registry.Contracts(), func(c *filterd.Contract) bool { return overlap(c.Channel, channel) })
+	}
+	for i, from := range r.From {
+		switch {
+		case from == "":
+			fail("from", i, "the name of a channel is not empty")
+		case slices.Index(r.From, from) < i:
+			fail("from", i, "%s is listed twice", from)
+		case undeclared(from):
+			fail("from", i, "channel %s is not declared%s", from, suggest(from, d.Registry))
+		case len(r.Set) > 0 && d.takesBytes(from):
+			fail("set", 0, "channel %s has envelope bytes: its data has no members", from)
+		}
+	}
+	members := make(map[string]bool, len(r.Set))
+	for i, m := range r.Set {
+		if members[m.Name] {
+			fail("set", i, "member %s is set twice", m.Name)
+		}
+		members[m.Name] = true
+	}
+	if len(r.To) == 0 {
+		fail("to", 0, "a rule needs a target")
+	}
+	if len(r.To) > MaxOutputs {
+		fail("to", MaxOutputs, "%d targets are over the limit of %d", len(r.To), MaxOutputs)
+	}
+	computed := false
+	for i, to := range r.To {
+		switch {
+		case to.Computed != nil:
+			computed = true
+		case to.Callback != "":
+			if d.Callbacks[to.Callback] == nil {
+				fail("to", i, "callback %s is not registered by the program", to.Callback)
+			}
+		case to.Log != nil:
+		case to.Channel == "":
+			fail("to", i, "the name of a channel is not empty")
+		case filterd.IsGlob(to.Channel):
+			fail("to", i, "%s is a pattern: a target is one channel", to.Channel)
+		case undeclared(to.Channel):
+			fail("to", i, "channel %s is not declared%s", to.Channel, suggest(to.Channel, d.Registry))
+		}
+	}
+	if computed && len(r.Allow) == 0 {
+		fail("allow", 0, "a computed target needs the list of channels it may yield")
+	}
+	for i, allow := range r.Allow {
+		if undeclared(allow) {
+			fail("allow", i, "channel %s is not declared%s", allow, suggest(allow, d.Registry))
+		}
+		r.allow = append(r.allow, filterd.CompileGlob(allow))
+	}
+	r.OnError = cmp.Or(r.OnError, OnErrorDrop)
+	switch r.OnError {
+	case OnErrorDrop, OnErrorPass, OnErrorDeadLetter, OnErrorHalt:
+	default:
+		fail("on_error", 0, "unknown reaction %q: want drop, pass, dead_letter or halt", r.OnError)
+	}
+	switch {
+	case r.OnError == OnErrorDeadLetter && r.DeadLetter == "":
+		fail("on_error", 0, "dead_letter needs the channel: add dead_letter to the rule")
+	case r.OnError != OnErrorDeadLetter && r.DeadLetter != "":
+		fail("dead_letter", 0, "nothing goes there: on_error is %s", r.OnError)
+	case filterd.IsGlob(r.DeadLetter):
+		fail("dead_letter", 0, "%s is a pattern: a dead letter channel is one channel", r.DeadLetter)
+	case r.DeadLetter != "" && undeclared(r.DeadLetter):
+		fail("dead_letter", 0, "channel %s is not declared%s", r.DeadLetter, suggest(r.DeadLetter, d.Registry))
+	}
+	r.Overflow = cmp.Or(r.Overflow, OverflowDropOldest)
+	if r.Overflow != OverflowDropOldest && r.Overflow != OverflowDropNewest {
+		fail("overflow", 0, "unknown policy %q: want drop_oldest or drop_newest", r.Overflow)
+	}
+	return faults
+}
+
+// takesBytes reports whether messages of a channel, or of a channel that a
+// glob may match, have the envelope bytes.
+func (d Definition) takesBytes(from string) bool {
+	if !filterd.IsGlob(from) {
+		return d.Registry.Lookup(from).Envelope == filterd.EnvelopeBytes
+	}
+	return slices.ContainsFunc(d.Registry.Contracts(), func(c *filterd.Contract) bool {
+		return c.Envelope == filterd.EnvelopeBytes && overlap(c.Channel, from)
+	})
+}
+
+// overlap reports whether two names or globs can mean the same channel.
+func overlap(a, b string) bool {
+	switch {
+	case a == b:
+		return true
+	case filterd.IsGlob(a) && filterd.IsGlob(b):
+		return filterd.CompileGlob(a).Intersects(filterd.CompileGlob(b))
+	case filterd.IsGlob(a):
+		return filterd.CompileGlob(a).Match(b)
+	case filterd.IsGlob(b):
+		return filterd.CompileGlob(b).Match(a)
+	}
+	return false
+}
+
+// suggest returns ": did you mean X?" for a name that is nearly that of a
+// declared channel.
+func suggest(name string, registry *filterd.Registry) string {
+	best, least := "", 3 // more than two edits are another name
+	for _, c := range registry.Contracts() {
+		if n := distance(strings.ToLower(name), strings.ToLower(c.Channel)); n < least {
+			best, least = c.Channel, n
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return ": did you mean " + best + "?"
+}
+
+// distance is the edit distance of Levenshtein.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			substitute := diagonal
+			if a[i] != b[j] {
+				substitute++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(substitute, row[j+1]+1, row[j]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,366 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/internal/lane"
+)
+
+// Config is what an engine is made of. A zero field is its documented default.
+type Config struct {
+	// Table holds the rules. Required.
+	Table *Table
+	// Sink takes what goes to channels. Required if a rule has such a
+	// target, a dead letter channel among them.
+	Sink filterd.Sink
+	// Logger is told of errors, gaps and reloads, and takes what rules send
+	// to the log. Errors that repeat are logged once a second. Default: none.
+	Logger *slog.Logger
+	// QueueMessages bounds the messages that wait for one callback, or the
+	// log, of one rule. Default 1024.
+	QueueMessages int
+	// QueueBytes bounds the payloads that wait there. Default 16 MiB.
+	QueueBytes int
+	// DrainTimeout bounds how long Close waits for callbacks to take what is
+	// queued. Default 5 s.
+	DrainTimeout time.Duration
+}
+
+// An Engine feeds messages to the rules of its table and sends what they keep.
+// Its methods are safe for concurrent use.
+type Engine struct {
+	config   Config
+	counters counters
+	current  atomic.Pointer[generation]
+	halted   atomic.Pointer[HaltError]
+	halt     chan struct{} // closed when halted is set
+
+	// lifetime is what callbacks are called with; Close ends it.
+	lifetime context.Context
+	end      context.CancelFunc
+
+	mu      sync.Mutex // guards what follows
+	sources []filterd.Source
+	lanes   map[laneKey]*lane.Lane[job] // of the current generation
+	retired map[*lane.Lane[job]]string  // that still drain, with the rule's name
+	closed  bool
+}
+
+// A HaltError says that a rule with [OnErrorHalt] failed and the engine stopped.
+type HaltError struct {
+	Rule string
+	Err  error
+}
+
+func (e *HaltError) Error() string { return fmt.Sprintf("halted by rule %q: %v", e.Rule, e.Err) }
+
+// Unwrap returns what the rule failed on.
+func (e *HaltError) Unwrap() error { return e.Err }
+
+// ErrClosed is returned by a closed engine.
+var ErrClosed = errors.New("engine is closed")
+
+// New makes an engine. The caller must Close it.
+func New(config Config) (*Engine, error) {
+	if config.Table == nil {
+		return nil, errors.New("an engine needs a table")
+	}
+	if config.QueueMessages < 0 || config.QueueBytes < 0 || config.DrainTimeout < 0 {
+		return nil, errors.New("an engine's bounds are not negative")
+	}
+	config.Logger = cmp.Or(config.Logger, slog.New(slog.DiscardHandler))
+	config.DrainTimeout = cmp.Or(config.DrainTimeout, 5*time.Second)
+	e := &Engine{
+		config:  config,
+		halt:    make(chan struct{}),
+		lanes:   make(map[laneKey]*lane.Lane[job]),
+		retired: make(map[*lane.Lane[job]]string),
+	}
+	e.lifetime, e.end = context.WithCancel(context.Background())
+	if err := e.Reload(context.Background(), config.Table); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Reload makes a table the engine's rules. A message is treated by one table
+// from start to end. Subscriptions that both tables have are not touched, and
+// neither are the counters and queues of rules that keep their name. Reload
+// returns when no message is treated by the old table any more, or ctx ends;
+// the new table holds either way. On an error the old table stays.
+func (e *Engine) Reload(ctx context.Context, t *Table) error {
+	if e.config.Sink == nil && t.needsSink() {
+		return errors.New("an engine whose rules send to channels needs a sink")
+	}
+	drained, err := e.swap(t)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-drained:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// swap makes t the current table, and returns a channel that is closed when
+// nobody uses the old one any more.
+func (e *Engine) swap(t *Table) (drained <-chan struct{}, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, ErrClosed
+	}
+	next, unused := e.newGeneration(t)
+	old := e.current.Swap(next)
+	names, globs := t.Subscriptions()
+	for _, source := range e.sources {
+		source.Subscribe(names, globs)
+	}
+	if old == nil {
+		none := make(chan struct{})
+		close(none)
+		return none, nil
+	}
+	e.config.Logger.Info("reloaded", "generation", next.number, "rules", len(t.rules))
+	drained = old.retire()
+	go func() { // ends when the old table's last message has left the queues
+		<-drained
+		for _, l := range unused {
+			l.Close()
+		}
+		for _, l := range unused {
+			l.Wait(context.Background())
+			e.mu.Lock()
+			delete(e.retired, l)
+			e.mu.Unlock()
+		}
+	}()
+	return drained, nil
+}
+
+func (t *Table) needsSink() bool {
+	for _, r := range t.rules {
+		for _, to := range r.To {
+			if to.Channel != "" || to.Computed != nil {
+				return true
+			}
+		}
+		if r.DeadLetter != "" {
+			return true
+		}
+	}
+	for _, c := range t.registry.Contracts() {
+		if c.DeadLetter != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// Run takes messages from sources, subscribing them to what the rules ask for,
+// until ctx ends, a rule halts the engine, or a source can't go on. It returns
+// when every source has stopped and every message they delivered is published
+// or queued: nil if ctx ended, a [*HaltError], or the source's error. It may be
+// called again; it does not close the engine.
+func (e *Engine) Run(ctx context.Context, sources ...filterd.Source) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return ErrClosed
+	}
+	e.sources = append(e.sources, sources...)
+	names, globs := e.current.Load().table.Subscriptions()
+	for _, source := range sources {
+		source.Subscribe(names, globs)
+	}
+	e.mu.Unlock()
+	defer e.forget(sources)
+
+	var running sync.WaitGroup
+	errs := make([]error, len(sources))
+	for i, source := range sources {
+		running.Go(func() {
+			errs[i] = source.Run(ctx, &handler{engine: e})
+			if errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	finished := make(chan struct{})
+	go func() { // ends with the sources
+		running.Wait()
+		close(finished)
+	}()
+	select {
+	case <-finished:
+	case <-e.halt:
+		cancel()
+		<-finished
+	}
+	if halted := e.halted.Load(); halted != nil {
+		return halted
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Engine) forget(sources []filterd.Source) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	kept := e.sources[:0]
+	for _, s := range e.sources {
+		ended := false
+		for _, t := range sources {
+			ended = ended || s == t
+		}
+		if !ended {
+			kept = append(kept, s)
+		}
+	}
+	clear(e.sources[len(kept):])
+	e.sources = kept
+}
+
+// Process treats one message, which it borrows, on the caller's goroutine. The
+// message stands for all copies of itself: a rule runs once, however many of
+// its From entries match. When Process returns, what goes to channels is
+// published and what goes to callbacks is queued. The error is a
+// [*filterd.ValidationError] if the message breaks its contract, a [*HaltError]
+// if the engine is halted, [ErrClosed] if it is closed; a rule's failure is
+// the rule's: see [Rule.OnError] and [Engine.Stats].
+func (e *Engine) Process(ctx context.Context, m *filterd.Message) error {
+	g := e.acquire()
+	if g == nil {
+		return ErrClosed
+	}
+	defer g.release()
+	w := g.workers.Get().(*worker)
+	defer g.workers.Put(w)
+	one := [1]*filterd.Message{m}
+	err := w.run(one[:], true)
+	w.flush(ctx)
+	if halted := e.halted.Load(); halted != nil {
+		return halted
+	}
+	return err
+}
+
+// Stats returns what was counted so far.
+func (e *Engine) Stats() Stats {
+	s := e.counters.snapshot()
+	s.Generation = e.current.Load().number
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for rule, l := range e.allLanes() {
+		r := s.Rules[rule]
+		r.Queued += l.Len()
+		s.Rules[rule] = r
+	}
+	return s
+}
+
+// allLanes yields every lane with the name of its rule. The caller holds mu.
+func (e *Engine) allLanes() iter.Seq2[string, *lane.Lane[job]] {
+	return func(yield func(string, *lane.Lane[job]) bool) {
+		for key, l := range e.lanes {
+			if !yield(key.rule, l) {
+				return
+			}
+		}
+		for l, rule := range e.retired {
+			if !yield(rule, l) {
+				return
+			}
+		}
+	}
+}
+
+// Close ends the engine: further messages are refused, and what is queued is
+// handed to its callbacks until DrainTimeout or ctx ends. What is queued then
+// is counted as dropped. The error says how many messages that were.
+func (e *Engine) Close(ctx context.Context) error {
+	e.mu.Lock()
+	if e.closed {
+		e.mu.Unlock()
+		return nil
+	}
+	e.closed = true
+	e.mu.Unlock() // callbacks may ask for Stats
+	defer e.end()
+	ctx, cancel := context.WithTimeout(ctx, e.config.DrainTimeout)
+	defer cancel()
+	select {
+	case <-e.current.Load().retire():
+	case <-ctx.Done():
+	}
+	e.mu.Lock()
+	lanes := maps.Clone(e.retired)
+	for key, l := range e.lanes {
+		lanes[l] = key.rule
+	}
+	e.mu.Unlock()
+	for l := range lanes {
+		l.Close()
+	}
+	total := 0
+	for l, rule := range lanes {
+		dropped := l.Wait(ctx)
+		e.counters.rule(rule).dropped.Add(uint64(dropped))
+		total += dropped
+	}
+	if total > 0 {
+		return fmt.Errorf("%d queued messages were dropped at the end of the drain", total)
+	}
+	return nil
+}
+
+// fail halts the engine.
+func (e *Engine) fail(rule string, err error) {
+	halted := &HaltError{Rule: rule, Err: err}
+	if e.halted.CompareAndSwap(nil, halted) {
+		e.config.Logger.Error("halted", "rule", rule, "error", err)
+		close(e.halt)
+	}
+}
+
+// A handler takes what one source delivers.
+type handler struct {
+	engine *Engine
+	worker *worker
+}
+
+// Messages implements [filterd.Handler]. What has been read is published even
+// if ctx ends meanwhile.
+func (h *handler) Messages(ctx context.Context, batch []*filterd.Message) {
+	g := h.engine.acquire()
+	if g == nil {
+		h.engine.counters.refused.Add(uint64(len(batch)))
+		return
+	}
+	defer g.release()
+	if h.worker == nil || h.worker.generation != g {
+		h.worker = g.newWorker()
+	}
+	ctx = context.WithoutCancel(ctx)
+	_ = h.worker.run(batch, false) // counted and logged there
+	h.worker.flush(ctx)
+}
+
+// Gap implements [filterd.Handler].
+func (h *handler) Gap(gap filterd.Gap) {
+	h.engine.counters.gaps.Add(1)
+	h.engine.counters.gapTime.Add(int64(gap.Length()))
+}

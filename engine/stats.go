@@ -1,0 +1,167 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/filterd/filterd"
+)
+
+// Stats is what an engine has counted since it was made. A reload resets
+// nothing: rules are counted by name.
+type Stats struct {
+	// Generation is the number of the table: 1, and 1 more for each reload.
+	Generation uint64
+	// Channels counts by the channel's declaration, or by the From entry
+	// through which an undeclared channel's messages come.
+	Channels map[string]ChannelStats
+	Rules    map[string]RuleStats
+	// DeadLetters counts the dead letters that were published;
+	// DeadLettersLost those that could not be.
+	DeadLetters     uint64
+	DeadLettersLost uint64
+	// Unrouted counts messages that no rule's From matches.
+	Unrouted uint64
+	// Refused counts messages that came when the engine was halted or closed.
+	Refused uint64
+	// Gaps counts the spans in which messages may have been missed, and
+	// GapTime is their total length.
+	Gaps    uint64
+	GapTime time.Duration
+}
+
+// ChannelStats counts the messages of one channel or glob. A message that
+// arrives through several subscriptions counts once.
+type ChannelStats struct {
+	Received uint64
+	Invalid  map[filterd.Reason]uint64
+}
+
+// RuleStats counts what one rule did. Matched messages either failed or were
+// sent, once for each target.
+type RuleStats struct {
+	Matched     uint64 // messages that the condition kept
+	Errors      uint64 // messages that the rule failed on, in whatever stage
+	Delivered   uint64 // messages published, logged, or taken by a callback without an error
+	NoReceivers uint64 // of those published, how many nobody was subscribed to
+	Undelivered uint64 // publishes that failed, callbacks that failed or panicked
+	Panics      uint64 // of those undelivered, callbacks that panicked
+	Dropped     uint64 // messages that gave way in a full queue, or at the end of a drain
+	Queued      int    // messages that wait for a callback or the log right now
+}
+
+// counters holds an engine's live counters. Safe for concurrent use.
+type counters struct {
+	deadLetters, deadLettersLost, unrouted, refused, gaps atomic.Uint64
+	gapTime                                      atomic.Int64
+	throttle                                     throttle // of lost dead letters
+
+	mu       sync.Mutex // guards the maps, not what they hold
+	channels map[string]*channelCounters
+	rules    map[string]*ruleCounters
+}
+
+type channelCounters struct {
+	received atomic.Uint64
+	invalid  [len(filterd.Reasons)]atomic.Uint64
+	throttle throttle
+}
+
+type ruleCounters struct {
+	matched, errors, delivered, noReceivers, undelivered, panics, dropped atomic.Uint64
+
+	throttle throttle
+}
+
+// channel returns the counters of a label. There are as many as the table has
+// declarations and From entries.
+func (c *counters) channel(label string) *channelCounters {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return entry(&c.channels, label)
+}
+
+func (c *counters) rule(name string) *ruleCounters {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return entry(&c.rules, name)
+}
+
+func entry[V any](m *map[string]*V, key string) *V {
+	if *m == nil {
+		*m = make(map[string]*V)
+	}
+	v := (*m)[key]
+	if v == nil {
+		v = new(V)
+		(*m)[key] = v
+	}
+	return v
+}
+
+func (c *channelCounters) count(reason filterd.Reason) {
+	for i, r := range filterd.Reasons {
+		if r == reason {
+			c.invalid[i].Add(1)
+		}
+	}
+}
+
+func (c *counters) snapshot() Stats {
+	s := Stats{
+		Channels:        make(map[string]ChannelStats),
+		Rules:           make(map[string]RuleStats),
+		DeadLetters:     c.deadLetters.Load(),
+		DeadLettersLost: c.deadLettersLost.Load(),
+		Unrouted:        c.unrouted.Load(),
+		Refused:         c.refused.Load(),
+		Gaps:            c.gaps.Load(),
+		GapTime:         time.Duration(c.gapTime.Load()),
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for label, channel := range c.channels {
+		stats := ChannelStats{Received: channel.received.Load(), Invalid: make(map[filterd.Reason]uint64)}
+		for i, reason := range filterd.Reasons {
+			if n := channel.invalid[i].Load(); n > 0 {
+				stats.Invalid[reason] = n
+			}
+		}
+		s.Channels[label] = stats
+	}
+	for name, r := range c.rules {
+		s.Rules[name] = RuleStats{
+			Matched:     r.matched.Load(),
+			Errors:      r.errors.Load(),
+			Delivered:   r.delivered.Load(),
+			NoReceivers: r.noReceivers.Load(),
+			Undelivered: r.undelivered.Load(),
+			Panics:      r.panics.Load(),
+			Dropped:     r.dropped.Load(),
+		}
+	}
+	return s
+}
+
+// A throttle lets one log line through per second and counts the others, so
+// that a flood of bad messages is told of but doesn't flood the log.
+type throttle struct {
+	mu         sync.Mutex // guards what follows
+	next       time.Time
+	suppressed int
+}
+
+// allow reports whether a line may be logged now, and how many were held back
+// since the last one.
+func (t *throttle) allow(now time.Time) (suppressed int, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Before(t.next) {
+		t.suppressed++
+		return 0, false
+	}
+	suppressed, t.suppressed = t.suppressed, 0
+	t.next = now.Add(time.Second)
+	return suppressed, true
+}

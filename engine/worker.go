@@ -1,0 +1,258 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	"github.com/filterd/filterd"
+)
+
+// A worker treats messages under one generation, on one goroutine: it asks the
+// processor, counts, and passes on.
+type worker struct {
+	*generation
+	processor  *Processor
+	channels   map[*route]*channelCounters
+	deliveries []filterd.Delivery
+	outputs    []Output // of the deliveries
+}
+
+func (g *generation) newWorker() *worker {
+	return &worker{generation: g, processor: g.table.NewProcessor(), channels: make(map[*route]*channelCounters)}
+}
+
+// run treats a batch in order: neighbours with the same route together. What
+// goes to channels waits for flush. The error is that of the last message that
+// was not valid.
+func (w *worker) run(batch []*filterd.Message, only bool) error {
+	var invalid error
+	for len(batch) > 0 && w.engine.halted.Load() == nil {
+		route, err := w.table.route(batch[0].Channel, batch[0].Pattern, only)
+		if err != nil {
+			w.engine.fail("", err)
+			return err
+		}
+		n := 1
+		for n < len(batch) && batch[n].Channel == batch[0].Channel && batch[n].Pattern == batch[0].Pattern {
+			n++
+		}
+		w.processor.process(route, batch[:n])
+		for i, m := range batch[:n] {
+			result := &w.processor.results[i]
+			if result.Invalid != nil {
+				invalid = result.Invalid
+			}
+			w.count(route, m, result)
+			for _, output := range result.Outputs {
+				w.send(output)
+			}
+		}
+		batch = batch[n:]
+	}
+	w.engine.counters.refused.Add(uint64(len(batch)))
+	return invalid
+}
+
+func (w *worker) count(route *route, m *filterd.Message, result *Result) {
+	if route.label == "" { // between two tables: it was subscribed to
+		w.engine.counters.unrouted.Add(1)
+		return
+	}
+	if route.primary {
+		channel := w.channels[route]
+		if channel == nil {
+			if len(w.channels) >= w.table.maxPrograms {
+				clear(w.channels)
+			}
+			channel = w.engine.counters.channel(route.label)
+			w.channels[route] = channel
+		}
+		channel.received.Add(1)
+		var invalid *filterd.ValidationError
+		if errors.As(result.Invalid, &invalid) {
+			channel.count(invalid.Reason)
+			w.engine.log(&channel.throttle, slog.LevelWarn, "invalid message", "channel", m.Channel, "reason", invalid.Reason, "error", invalid)
+		}
+	}
+	for i := range result.Outcomes {
+		outcome := &result.Outcomes[i]
+		counters := w.rules[outcome.number]
+		if outcome.Matched {
+			counters.matched.Add(1)
+		}
+		if outcome.Err != nil {
+			w.ruleError(w.table.rules[outcome.number], m, outcome.Err)
+		}
+	}
+	for _, err := range result.Lost {
+		w.engine.counters.deadLettersLost.Add(1)
+		w.engine.log(&w.engine.counters.throttle, slog.LevelError, "dead letter lost", "channel", m.Channel, "error", err)
+	}
+}
+
+// ruleError counts and reports a message that a rule failed on.
+func (w *worker) ruleError(r *rule, m *filterd.Message, err error) {
+	counters := w.rules[r.number]
+	counters.errors.Add(1)
+	if r.OnError == OnErrorHalt {
+		w.engine.fail(r.Name, err)
+		return
+	}
+	w.engine.log(&counters.throttle, slog.LevelWarn, "rule failed", "rule", r.Name, "channel", m.Channel, "on_error", r.OnError, "error", err)
+}
+
+// log logs what may repeat with every message.
+func (e *Engine) log(t *throttle, level slog.Level, text string, args ...any) {
+	suppressed, ok := t.allow(time.Now())
+	if !ok {
+		return
+	}
+	if suppressed > 0 {
+		args = append(args, "suppressed", suppressed)
+	}
+	e.config.Logger.Log(e.lifetime, level, text, args...)
+}
+
+// send queues an output: for flush, or in its lane.
+func (w *worker) send(output Output) {
+	if output.Channel != "" {
+		w.deliveries = append(w.deliveries, filterd.Delivery{Channel: output.Channel, Payload: output.Payload})
+		w.outputs = append(w.outputs, output)
+		return
+	}
+	m := *output.message
+	m.Reset(output.Payload)
+	j := job{
+		message:  m.Clone(),
+		rule:     output.Rule,
+		counters: w.rules[output.rule.number],
+		callback: output.rule.callbacks[output.Callback],
+	}
+	if output.Log != nil {
+		j.level = *output.Log
+	}
+	key := laneKey{output.Rule, output.Callback, output.rule.Overflow}
+	if dropped := w.lanes[key].Push(j, len(output.Payload)); dropped > 0 {
+		j.counters.dropped.Add(uint64(dropped))
+		w.engine.log(&j.counters.throttle, slog.LevelWarn, "queue is full", "rule", output.Rule, "policy", output.rule.Overflow)
+	}
+}
+
+// flush publishes what run left for channels.
+func (w *worker) flush(ctx context.Context) {
+	if len(w.deliveries) == 0 {
+		return
+	}
+	w.engine.config.Sink.Deliver(ctx, w.deliveries)
+	failed := w.outputs[:0]
+	var errs []error
+	for i := range w.deliveries {
+		if output := w.outputs[i]; w.settle(output, &w.deliveries[i]) {
+			failed = append(failed, output)
+			errs = append(errs, w.deliveries[i].Err)
+		}
+	}
+	clear(w.deliveries)
+	w.deliveries = w.deliveries[:0]
+	for i, output := range failed {
+		w.deadLetterUndelivered(ctx, output, errs[i])
+	}
+	clear(w.outputs)
+	w.outputs = w.outputs[:0]
+}
+
+// settle counts what became of a delivery, and reports whether it failed and
+// wants a dead letter.
+func (w *worker) settle(output Output, d *filterd.Delivery) bool {
+	switch {
+	case output.DeadLetter && d.Err != nil:
+		w.engine.counters.deadLettersLost.Add(1)
+		w.engine.log(&w.engine.counters.throttle, slog.LevelError, "dead letter lost", "channel", d.Channel, "error", d.Err)
+	case output.DeadLetter:
+		w.engine.counters.deadLetters.Add(1)
+	case d.Err != nil:
+		w.rules[output.rule.number].undelivered.Add(1)
+		w.ruleError(output.rule, output.message, fmt.Errorf("publish to %s: %w", d.Channel, d.Err))
+		return output.rule.OnError == OnErrorDeadLetter
+	default:
+		counters := w.rules[output.rule.number]
+		counters.delivered.Add(1)
+		if d.Receivers == 0 {
+			counters.noReceivers.Add(1)
+		}
+	}
+	return false
+}
+
+// deadLetterUndelivered publishes the dead letter of a message that could not
+// be published: once, since nothing is dead-lettered twice.
+func (w *worker) deadLetterUndelivered(ctx context.Context, output Output, err error) {
+	var result Result
+	mark := len(w.processor.outputs)
+	w.processor.deadLetter(&result, output.message, Output{Rule: output.Rule, Channel: output.rule.DeadLetter, rule: output.rule}, fmt.Errorf("publish to %s: %w", output.Channel, err))
+	for _, letter := range w.processor.outputs[mark:] {
+		d := []filterd.Delivery{{Channel: letter.Channel, Payload: letter.Payload}}
+		w.engine.config.Sink.Deliver(ctx, d)
+		w.settle(letter, &d[0])
+	}
+	w.processor.outputs = w.processor.outputs[:mark]
+	w.engine.counters.deadLettersLost.Add(uint64(len(result.Lost)))
+}
+
+// A laneKey names the queue between a rule and one of its callbacks, or the
+// log, whose callback is "".
+type laneKey struct {
+	rule     string
+	callback string
+	overflow Overflow
+}
+
+// A job is a message on its way to a callback or the log.
+type job struct {
+	message  *filterd.Message
+	rule     string
+	counters *ruleCounters
+	callback Callback // nil: the log
+	level    slog.Level
+}
+
+// maxLogged is how much of a payload a rule's log line shows, in bytes.
+const maxLogged = 1 << 10
+
+// work is what the worker of every lane does.
+func (e *Engine) work(j job) {
+	if err := e.hand(j); err != nil {
+		j.counters.errors.Add(1)
+		j.counters.undelivered.Add(1)
+		e.log(&j.counters.throttle, slog.LevelWarn, "rule failed", "rule", j.rule, "channel", j.message.Channel, "error", err)
+		return
+	}
+	j.counters.delivered.Add(1)
+}
+
+// hand gives a message to its callback or to the log.
+func (e *Engine) hand(j job) (err error) {
+	if j.callback == nil {
+		payload := j.message.Payload
+		args := []any{"rule", j.rule, "channel", j.message.Channel, "payload", string(payload[:min(len(payload), maxLogged)])}
+		if len(payload) > maxLogged {
+			args = append(args, "bytes", len(payload))
+		}
+		e.config.Logger.Log(e.lifetime, j.level, "message", args...)
+		return nil
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			j.counters.panics.Add(1)
+			err = fmt.Errorf("callback panicked: %v\n%s", r, debug.Stack())
+		}
+	}()
+	if err := j.callback(e.lifetime, j.message); err != nil {
+		return fmt.Errorf("callback: %w", err)
+	}
+	return nil
+}
