@@ -1,5 +1,7 @@
 package filterd
 
+import "slices"
+
 // A Glob is a compiled Redis pattern: what PSUBSCRIBE takes, where * stands
 // for any bytes, ? for one, [a-c] and [^a-c] for one of a class, and \x for x
 // itself. Like Redis it works on bytes, not characters. Safe for concurrent
@@ -18,6 +20,9 @@ type token struct {
 
 func (t *token) add(c byte)      { t.class[c/64] |= 1 << (c % 64) }
 func (t *token) has(c byte) bool { return t.class[c/64]&(1<<(c%64)) != 0 }
+
+// never reports whether no byte is in the class, as in [].
+func (t token) never() bool { return !t.star && t.class == [4]uint64{} }
 
 func (t *token) meets(u *token) bool {
 	for i := range t.class {
@@ -101,8 +106,12 @@ func (t *token) readClass(pattern string, i int) int {
 func (g *Glob) String() string { return g.pattern }
 
 // Match reports whether the pattern matches the whole name, in time
-// proportional to the product of their lengths at worst.
+// proportional to the product of their lengths at worst. As in Redis, only the
+// empty pattern matches the empty name.
 func (g *Glob) Match(name string) bool {
+	if name == "" {
+		return len(g.tokens) == 0
+	}
 	t, n := 0, 0
 	star, resume := -1, 0 // the last star seen, and where to resume after it
 	for n < len(name) {
@@ -128,6 +137,12 @@ func (g *Glob) Match(name string) bool {
 
 // Intersects reports whether some name matches both patterns.
 func (g *Glob) Intersects(h *Glob) bool {
+	if len(g.tokens) == 0 || len(h.tokens) == 0 {
+		return len(g.tokens) == len(h.tokens) // only the empty name matches an empty pattern, and no other
+	}
+	if slices.ContainsFunc(g.tokens, token.never) || slices.ContainsFunc(h.tokens, token.never) {
+		return false
+	}
 	// reach[j] says whether g's first i tokens and h's first j tokens have a
 	// common string; a star may stand for nothing or take what the other
 	// pattern's next token takes.
