@@ -54,8 +54,8 @@ type RuleStats struct {
 // counters holds an engine's live counters. Safe for concurrent use.
 type counters struct {
 	deadLetters, deadLettersLost, unrouted, refused, gaps atomic.Uint64
-	gapTime                                      atomic.Int64
-	throttle                                     throttle // of lost dead letters
+	gapTime                                               atomic.Int64
+	throttle                                              throttle // of lost dead letters
 
 	mu       sync.Mutex // guards the maps, not what they hold
 	channels map[string]*channelCounters
