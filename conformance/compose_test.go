@@ -20,6 +20,8 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 	"github.com/moby/patternmatcher"
 	"github.com/moby/patternmatcher/ignorefile"
+
+	"github.com/filterd/filterd/internal/redistest"
 )
 
 // These tests stand in for a container engine: they load docker-compose.yml as
@@ -285,7 +287,7 @@ func TestContainerHealthcheck(t *testing.T) {
 	if df := readDockerfile(t); !slices.Equal(df.healthcheck, s.HealthCheck.Test[1:]) {
 		t.Errorf("the image's healthcheck is %q, the service's %q", df.healthcheck, s.HealthCheck.Test[1:])
 	}
-	addr := startRedis(t)
+	addr := redistest.Start(t).Addr
 
 	for _, c := range []struct {
 		name, addr string
@@ -460,30 +462,6 @@ func buildFilterd(t *testing.T) string {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return bin
-}
-
-func startRedis(t *testing.T) string {
-	t.Helper()
-	addr := freeAddr(t)
-	_, port, _ := strings.Cut(addr, ":")
-	cmd := exec.Command("redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", t.TempDir())
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		conn, err := net.Dial("tcp", addr)
-		if err == nil {
-			conn.Close()
-			return addr
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("redis-server on %s: %v", addr, err)
-		}
-	}
 }
 
 func freeAddr(t *testing.T) string {
