@@ -186,11 +186,12 @@ func (g *graph) components() [][]int {
 				continue
 			}
 			if low[v] == index[v] {
-				at := slices.Index(stack, v)
-				component := slices.Clone(stack[at:])
-				stack = stack[:at]
-				for _, w := range component {
+				var component []int
+				for onStack[v] {
+					w := stack[len(stack)-1]
+					stack = stack[:len(stack)-1]
 					onStack[w] = false
+					component = append(component, w)
 				}
 				slices.Sort(component)
 				components = append(components, component)

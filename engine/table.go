@@ -107,7 +107,11 @@ func Compile(d Definition) (*Table, error) {
 	loops, warnings := findLoops(t)
 	t.warnings = append(t.warnings, warnings...)
 	faults = append(faults, loops...)
-	slices.SortStableFunc(faults, func(a, b *RuleError) int { return cmp.Compare(t.order(a.Rule), t.order(b.Rule)) })
+	order := make(map[string]int, len(t.rules))
+	for i, r := range t.rules {
+		order[r.Name] = i
+	}
+	slices.SortStableFunc(faults, func(a, b *RuleError) int { return cmp.Compare(order[a.Rule], order[b.Rule]) })
 	errs := make([]error, len(faults))
 	for i, fault := range faults {
 		errs[i] = fault
@@ -116,10 +120,6 @@ func Compile(d Definition) (*Table, error) {
 		return nil, err
 	}
 	return t, nil
-}
-
-func (t *Table) order(name string) int {
-	return slices.IndexFunc(t.rules, func(r *rule) bool { return r.Name == name })
 }
 
 // Warnings returns what is suspicious about the rules, but no fault.
