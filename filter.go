@@ -2,6 +2,7 @@ package filterd
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -97,7 +98,11 @@ func (funcKind) Name() string { return "func" }
 func (funcKind) Compile(filters []Filter) (Set, error) {
 	set := make(funcSet, len(filters))
 	for i, f := range filters {
-		set[i] = f.(FilterFunc)
+		function, ok := f.(FilterFunc)
+		if !ok {
+			return nil, fmt.Errorf("filter %d is a %T, not a FilterFunc", i, f)
+		}
+		set[i] = function
 	}
 	return set, nil
 }
