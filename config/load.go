@@ -1,0 +1,229 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/engine"
+	"github.com/filterd/filterd/pubsub"
+)
+
+// A Config is a config file, read and checked as a whole.
+type Config struct {
+	// Path is the file's name, as it was given.
+	Path string
+	// Redis says where Redis is. Paths in it are relative to the working
+	// directory, or absolute.
+	Redis pubsub.Options
+	// Registry holds the contracts of the channels.
+	Registry *filterd.Registry
+	// Rules are the rules in the order of the file, and Table is compiled of
+	// them.
+	Rules []engine.Rule
+	Table *engine.Table
+	// Tests are the tests that stand beside the rules, in the order of the
+	// file.
+	Tests []Test
+	// Warnings lists what is suspicious but was accepted, in the order of
+	// the file.
+	Warnings []Problem
+}
+
+// Engine makes an engine that runs the file's rules. The Table of the given
+// config is ignored.
+func (c *Config) Engine(config engine.Config) (*engine.Engine, error) {
+	config.Table = c.Table
+	return engine.New(config)
+}
+
+// An Option changes how a config is loaded.
+type Option func(*loader)
+
+// Callbacks registers the Go functions that rules can name as {callback: name}.
+// By default there are none.
+func Callbacks(callbacks map[string]engine.Callback) Option {
+	return func(l *loader) { l.callbacks = callbacks }
+}
+
+// Folder says where relative paths of the file lead from. The default is the
+// file's own folder for [Load], and the working directory for [Parse].
+func Folder(folder string) Option {
+	return func(l *loader) { l.folder = folder }
+}
+
+// Environment looks up the variables that the file refers to as ${NAME}. The
+// default is [os.LookupEnv].
+func Environment(lookup func(name string) (value string, set bool)) Option {
+	return func(l *loader) { l.environment = lookup }
+}
+
+// Load reads a config file, and the files it names. Nothing is connected or
+// started. The error is an [*Error] with everything that is wrong; it matches
+// [fs.ErrNotExist] and the like if the file itself can't be read.
+func Load(path string, opts ...Option) (*Config, error) {
+	src, err := readLimited(path)
+	if err != nil {
+		return nil, &Error{Problems: []Problem{{File: path, Message: fileError(err).Error()}}, cause: err}
+	}
+	return Parse(path, src, append([]Option{Folder(filepath.Dir(path))}, opts...)...)
+}
+
+// readLimited reads a file, but not much more than may be in it: it may be a
+// pipe.
+func readLimited(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxSize+1))
+}
+
+// Parse is [Load] for a text. The name stands for it in errors.
+func Parse(name string, src []byte, opts ...Option) (*Config, error) {
+	l := &loader{
+		folder:      ".",
+		environment: os.LookupEnv,
+		config:      &Config{Path: name},
+		schemas:     make(map[string]loadedSchema),
+	}
+	for _, option := range opts {
+		option(l)
+	}
+	if len(src) > maxSize {
+		return nil, &Error{Problems: []Problem{{File: name, Message: fmt.Sprintf("the file is larger than %d MiB", maxSize>>20)}}}
+	}
+	t := newText(name, string(src))
+	l.problems = &problems{text: t}
+	l.warnings = &problems{text: t}
+	l.load()
+	if found := l.problems.sorted(); len(found) > 0 {
+		return nil, &Error{Problems: found}
+	}
+	l.config.Warnings = l.warnings.sorted()
+	return l.config, nil
+}
+
+// A loader reads one config.
+type loader struct {
+	folder      string
+	environment func(string) (string, bool)
+	callbacks   map[string]engine.Callback
+
+	problems    *problems
+	warnings    *problems
+	config      *Config
+	strict      bool // strict_channels
+	schemas     map[string]loadedSchema
+	substituted int // bytes that references were replaced with
+	rules       []ruleNodes
+	byName      map[string]int // rule name to index into rules
+}
+
+func (l *loader) load() {
+	t := l.problems.text
+	if offset, message, ok := t.readable(); !ok {
+		l.problems.add(offset, 1, "", "", message)
+		return
+	}
+	root := readTree(l.problems)
+	switch {
+	case root == nil:
+		return
+	case root.kind == scalarNode && root.tag == tagNull:
+		l.problems.add(root.offset, 1, "", "", "the file is empty")
+		return
+	}
+	file, ok := l.section("", root, fileKeys)
+	if !ok {
+		return
+	}
+	if key, n := file.get("redis"); n != nil {
+		l.redis(key, n)
+	}
+	if key, n := file.get("strict_channels"); n != nil {
+		l.strict, _ = l.boolean(key, n)
+	}
+	key, n := file.get("channels")
+	l.channels(key, n)
+	key, n = file.get("rules")
+	switch {
+	case n == nil:
+		l.problems.add(root.offset, 1, key, "add rules", "the file has no rules")
+		return
+	case n.blank() || n.kind == mappingNode && len(n.entries) == 0:
+		l.fail(key, n, "add a rule", "there is no rule")
+		return
+	}
+	l.readRules(key, n)
+	l.compile()
+}
+
+// compile makes the table. It runs even if there are problems, so that those
+// of the rules among each other are reported with the rest.
+func (l *loader) compile() {
+	if len(l.config.Rules) == 0 {
+		return // there was a rule, and what is wrong with it is known
+	}
+	table, err := engine.Compile(engine.Definition{
+		Registry:       l.config.Registry,
+		Rules:          l.config.Rules,
+		Callbacks:      l.callbacks,
+		StrictChannels: l.strict,
+	})
+	for _, err := range unjoin(err) {
+		l.ruleError(l.problems, err)
+	}
+	if err == nil {
+		l.config.Table = table
+		for _, warning := range table.Warnings() {
+			l.ruleError(l.warnings, warning)
+		}
+	}
+}
+
+// unjoin returns the errors that were joined to one.
+func unjoin(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{err}
+}
+
+// ruleError reports what the engine says about a rule.
+func (l *loader) ruleError(p *problems, err error) {
+	message, hint := err.Error(), ""
+	key, offset, length := "rules", 0, 1
+	var of *engine.RuleError
+	if errors.As(err, &of) {
+		message = of.Err.Error()
+		if i, ok := l.byName[of.Rule]; ok {
+			r := &l.rules[i]
+			if r.isFaulty(of.Field) {
+				return // this is but a consequence
+			}
+			field, index := of.Field, of.Index
+			if field == "allow" && r.whole.node.get("allow") == nil {
+				// It is missing because of a target.
+				field = "to"
+				index = slices.IndexFunc(l.config.Rules[i].To, func(to engine.Target) bool { return to.Computed != nil })
+			}
+			var n *node
+			key, n = r.find(field, max(index, 0))
+			offset, length = p.text.whole(n)
+		}
+	}
+	if i := strings.LastIndex(message, ": did you mean "); i >= 0 {
+		message, hint = message[:i], message[i+len(": "):]
+	}
+	p.add(offset, length, key, hint, message)
+}

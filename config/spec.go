@@ -1,0 +1,141 @@
+package config
+
+import (
+	"reflect"
+	"strings"
+)
+
+// The keys of the file, with their documentation. They are never filled in:
+// the sections' readers take the known keys from here, and the JSON Schema is
+// generated from them (run the tests with -update after a change). The tag
+// default is for the schema too.
+
+type fileSpec struct {
+	Redis          redisSpec              `json:"redis,omitempty" jsonschema_description:"The Redis server that messages come from and go to. Default: localhost:6379 without a password."`
+	StrictChannels boolean                `json:"strict_channels,omitempty" default:"false" jsonschema_description:"Whether every channel that a rule names must be declared under channels, so that a misspelled one is an error."`
+	Channels       map[string]channelSpec `json:"channels,omitempty" jsonschema_description:"What the messages of channels must be. A key is a channel's name, or a glob as PSUBSCRIBE takes it. An exact name goes before globs, and among globs the one with the longest literal prefix."`
+	Rules          map[string]ruleSpec    `json:"rules" jsonschema_description:"The rules by their names, in the order in which they act on a message. Its stages run in this order: when, set, to."`
+}
+
+type redisSpec struct {
+	URL              word      `json:"url,omitempty" jsonschema_description:"The server as redis://user@host:6379/0, or rediss:// for TLS. Takes ${VARIABLE}, ${VARIABLE:-default} and ${file:path}; a password may only come from there."`
+	Mode             redisMode `json:"mode,omitempty" default:"single" jsonschema_description:"How the server is set up. Sentinel needs addrs and master, a cluster needs addrs."`
+	Addrs            []word    `json:"addrs,omitempty" jsonschema_description:"The host:port of each sentinel, or of some of the cluster's nodes."`
+	Host             word      `json:"host,omitempty" default:"localhost" jsonschema_description:"The server's host, where url is not given."`
+	Port             integer   `json:"port,omitempty" default:"6379" jsonschema_description:"The server's port, where url is not given."`
+	Master           word      `json:"master,omitempty" jsonschema_description:"The name by which the sentinels know the master."`
+	DB               integer   `json:"db,omitempty" default:"0" jsonschema_description:"The number of the database, where url is not given. Pub/sub is the same in all of them."`
+	Username         word      `json:"username,omitempty" jsonschema_description:"The user of Redis' ACL. Default: the user default."`
+	Password         password  `json:"password,omitempty" jsonschema_description:"The user's password, as ${VARIABLE} or ${file:path}: never the password itself."`
+	SentinelUsername word      `json:"sentinel_username,omitempty" jsonschema_description:"The user at the sentinels, if they have their own."`
+	SentinelPassword password  `json:"sentinel_password,omitempty" jsonschema_description:"The password at the sentinels, as ${VARIABLE} or ${file:path}: never the password itself."`
+	TLS              *tlsSpec  `json:"tls,omitempty" jsonschema_description:"Encrypts the connection. {} takes the certificate authorities of the system. Paths are relative to the config file."`
+}
+
+type tlsSpec struct {
+	CA         word `json:"ca,omitempty" jsonschema_description:"A PEM file with the certificate authorities to trust instead of the system's."`
+	Cert       word `json:"cert,omitempty" jsonschema_description:"A PEM file with the client's certificate. Needs key."`
+	Key        word `json:"key,omitempty" jsonschema_description:"A PEM file with the client's private key. Needs cert."`
+	ServerName word `json:"server_name,omitempty" jsonschema_description:"The name that the server's certificate must have. Default: the host."`
+}
+
+type channelSpec struct {
+	Envelope   envelope     `json:"envelope,omitempty" default:"auto" jsonschema_description:"How payloads carry their data. cloudevents: a CloudEvents 1.0 event in structured JSON. raw: any JSON document is the data. bytes: payloads are not parsed, the data is the payload as a string. auto: an object with specversion is an event, other JSON is raw, the rest is invalid."`
+	Schema     schemaSource `json:"schema,omitempty" jsonschema_description:"What the data must satisfy: a JSON Schema (2020-12), or the path of a file with one, relative to the config file. A $ref stays within the schema's folder."`
+	Contract   contractName `json:"contract,omitempty" jsonschema_description:"builtin takes the envelope and the schema that come with filterd for PRICE_DATA, TRADE_COMMANDS and BOT_STATUS."`
+	Validate   validateMode `json:"validate,omitempty" default:"enforce" jsonschema_description:"Which messages are held against the schema: all, none, or a random part, as in {sample: 0.01}. Size and envelope are always checked."`
+	MaxSize    byteSize     `json:"max_size,omitempty" default:"1MiB" jsonschema_description:"The largest payload: bytes, or a number with B, KiB or MiB."`
+	DeadLetter word         `json:"dead_letter,omitempty" jsonschema_description:"The channel where messages go that break the contract. Default: they are counted and dropped."`
+}
+
+type ruleSpec struct {
+	From       sources    `json:"from" jsonschema_description:"The channel the rule takes messages from, or a list of them. A glob such as prices.* is a pattern subscription. A message that several of them match is taken once."`
+	When       condition  `json:"when,omitempty" jsonschema_description:"An expression (https://expr-lang.org) over data, event and channel that is true for the messages to keep. Default: all."`
+	Profile    profile    `json:"profile,omitempty" jsonschema_description:"full lifts the bounds that keep an expression's work proportional to the message: for authors that are trusted."`
+	Set        members    `json:"set,omitempty" jsonschema_description:"Members of data to add or replace, in this order. A text is an expression; a number, a boolean and null stand for themselves. The rest of the payload keeps its bytes."`
+	To         targets    `json:"to" jsonschema_description:"Where the messages go: a channel, ${expression} that yields the name of one, {callback: name}, {log: level}, or a list of these, at most 32."`
+	Allow      names      `json:"allow,omitempty" jsonschema_description:"The channels, or globs of channels, that ${expression} under to may yield."`
+	OnError    onError    `json:"on_error,omitempty" default:"drop" jsonschema_description:"What happens to a message that the rule fails on; it is counted in any case. pass: it goes on as it came in. halt: the daemon stops."`
+	DeadLetter word       `json:"dead_letter,omitempty" jsonschema_description:"The channel for on_error: dead_letter."`
+	Overflow   overflow   `json:"overflow,omitempty" default:"drop_oldest" jsonschema_description:"Which message gives way when a callback's queue is full; each is counted."`
+	Loop       loop       `json:"loop,omitempty" jsonschema_description:"allowed turns the error that messages may come back to the rule into a warning. The rule then takes events only, and each may pass 8 times."`
+	Tests      []testSpec `json:"tests,omitempty" jsonschema_description:"What the rule does with example messages; filterd test runs them."`
+}
+
+type logSpec struct {
+	Log logLevel `json:"log" jsonschema_description:"Logs the message at this level."`
+}
+
+type callbackSpec struct {
+	Callback word `json:"callback" jsonschema_description:"Calls the Go function that the program has registered by this name. The daemon has none."`
+}
+
+type testSpec struct {
+	In      anything `json:"in" jsonschema_description:"The message: its data, which gets an envelope where the contract wants one, or a text that is the payload itself."`
+	Channel word     `json:"channel,omitempty" jsonschema_description:"The channel it comes from. Default: the first of the rule's channels that is no glob."`
+	Out     outcome  `json:"out" jsonschema_description:"The channel, or the list of channels, that the message goes to; or drop: the rule does not keep it; invalid: it breaks its contract; error: the rule fails on it."`
+}
+
+type sampleSpec struct {
+	Sample float64 `json:"sample" jsonschema:"exclusiveMinimum=0,maximum=1" jsonschema_description:"The part of the messages that is checked: 0.01 is one in a hundred."`
+}
+
+// Types of values that are more, or less, than a Go type says.
+type (
+	word         string
+	password     string
+	boolean      bool
+	integer      int
+	redisMode    string
+	envelope     string
+	schemaSource string
+	contractName string
+	validateMode string
+	byteSize     string
+	sources      []string
+	names        []string
+	condition    string
+	profile      string
+	members      map[string]any
+	targets      []string
+	onError      string
+	overflow     string
+	loop         string
+	logLevel     string
+	outcome      string
+	anything     struct{}
+)
+
+// The words that some keys take.
+var (
+	redisModes    = []string{"single", "sentinel", "cluster"}
+	envelopes     = []string{"auto", "cloudevents", "raw", "bytes"}
+	contractNames = []string{"builtin"}
+	profiles      = []string{"full"}
+	onErrors      = []string{"drop", "pass", "dead_letter", "halt"}
+	overflows     = []string{"drop_oldest", "drop_newest"}
+	loops         = []string{"allowed"}
+	logLevels     = []string{"debug", "info", "warn", "error"}
+	outcomes      = []string{"drop", "invalid", "error"}
+)
+
+// The keys of each section, in the order of their documentation.
+var (
+	fileKeys     = keysOf[fileSpec]()
+	redisKeys    = keysOf[redisSpec]()
+	tlsKeys      = keysOf[tlsSpec]()
+	channelKeys  = keysOf[channelSpec]()
+	ruleKeys     = keysOf[ruleSpec]()
+	targetKeys   = append(keysOf[callbackSpec](), keysOf[logSpec]()...)
+	testKeys     = keysOf[testSpec]()
+	validateKeys = keysOf[sampleSpec]()
+)
+
+func keysOf[Spec any]() []string {
+	t := reflect.TypeFor[Spec]()
+	keys := make([]string, t.NumField())
+	for i := range keys {
+		keys[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	}
+	return keys
+}
