@@ -1,0 +1,260 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// answerTimeout is how long a command may go unanswered although other
+	// messages arrive.
+	answerTimeout = 15 * time.Second
+	// freshnessPause is the pause between PINGs that find out how old what
+	// is being read is.
+	freshnessPause = 100 * time.Millisecond
+)
+
+// A connection is one connection of a source, from dialling to its end. Two
+// goroutines share it: run sends commands and watches over time, read reads.
+type connection struct {
+	source *Source
+	queue  *queue
+	begin  time.Time
+	pubsub *redis.PubSub
+
+	failFast bool      // what is wrong now ends the source; run's own
+	probed   time.Time // when the last PING was sent; run's own
+
+	// Durations since begin, so that a step of the wall clock does no harm.
+	seen  atomic.Int64 // when something was last read
+	alive atomic.Int64 // when the server is last known to have lived
+	// stale says that the reader had to wait for the handler, so that what it
+	// reads now may have been sent long ago: Redis may meanwhile have cut the
+	// connection. Only the answer to a later PING shows how far the reader is.
+	stale   atomic.Bool
+	blocked time.Time // when the reader's last wait ended; the reader's own
+
+	restored atomic.Bool // all subscriptions have been answered once
+}
+
+// offline is a context that has ended. Receive and the commands of a
+// redis.PubSub ignore that while they have a connection; but when it breaks,
+// it keeps them from dialling a new one on their own, which would hide the
+// gap.
+var offline = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// since returns how long after begin now is.
+func (c *connection) since(now time.Time) int64 { return int64(now.Sub(c.begin)) }
+
+// lastAlive returns when the server is last known to have lived.
+func (c *connection) lastAlive(now time.Time) time.Time {
+	return now.Add(-now.Sub(c.begin) + time.Duration(c.alive.Load()))
+}
+
+// run connects, subscribes, and stays until the connection or ctx ends.
+func (c *connection) run(ctx context.Context) error {
+	s := c.source
+	c.pubsub = s.rdb.Subscribe(ctx) // without channels: it doesn't connect yet
+	defer c.pubsub.Close()
+	if err := c.pubsub.Ping(ctx); err != nil {
+		return unreachable(s.rdb, err)
+	}
+	c.probed = time.Now()
+	s.ledger.connect(c.probed)
+	c.seen.Store(c.since(c.probed)) // the login was answered
+	c.alive.Store(c.since(c.probed))
+	ended := make(chan error, 1)
+	go func() { ended <- c.read() }() // ends when the connection is closed
+	reading := true
+	defer func() {
+		_ = c.pubsub.Close() // what interrupts Receive
+		if reading {
+			<-ended
+		}
+	}()
+
+	for {
+		now := time.Now()
+		for _, command := range s.ledger.plan(now) {
+			if err := c.send(command); err != nil {
+				return fmt.Errorf("%s: %w", command.kind, err)
+			}
+		}
+		if c.failFast && c.restored.Load() {
+			if err := s.ledger.refusals(); err != nil {
+				return err
+			}
+			c.failFast = false
+		}
+		probe, wait, err := c.examine(now)
+		if err != nil {
+			return err
+		}
+		if probe {
+			c.probed = now
+			s.ledger.ping(now)
+			if err := c.pubsub.Ping(offline); err != nil {
+				return fmt.Errorf("ping: %w", err)
+			}
+			continue
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case err = <-ended:
+			reading = false
+		case <-s.poke:
+		case <-timer.C:
+		}
+		timer.Stop()
+		if ctx.Err() != nil || !reading {
+			return err
+		}
+	}
+}
+
+// send sends a command. The answers come to read.
+func (c *connection) send(command command) error {
+	names := make([]string, len(command.subs))
+	for i, sub := range command.subs {
+		names[i] = sub.name
+	}
+	switch command.kind {
+	case kindSubscribe:
+		return c.pubsub.Subscribe(offline, names...)
+	case kindPsubscribe:
+		return c.pubsub.PSubscribe(offline, names...)
+	case kindUnsubscribe:
+		return c.pubsub.Unsubscribe(offline, names...)
+	default:
+		return c.pubsub.PUnsubscribe(offline, names...)
+	}
+}
+
+// examine says whether a PING is due, or else how long nothing is, or that the
+// server is silent for too long.
+func (c *connection) examine(now time.Time) (probe bool, wait time.Duration, err error) {
+	interval := c.source.options.ProbeInterval
+	seen := c.begin.Add(time.Duration(c.seen.Load()))
+	full, stale := c.queue.full(), c.stale.Load()
+	if full {
+		seen = now // silence is the handler's fault
+	}
+	oldest, open := c.source.ledger.oldest()
+	if !open {
+		due := seen.Add(interval)
+		if stale {
+			due = c.probed.Add(freshnessPause)
+		}
+		return !now.Before(due), due.Sub(now), nil
+	}
+	silent := later(oldest.sent, seen).Add(interval)
+	stuck := oldest.sent.Add(answerTimeout)
+	if full || stale {
+		stuck = later(stuck, seen.Add(answerTimeout)) // the answer is in the backlog
+	}
+	what := strings.ToUpper(oldest.kind)
+	if !now.Before(silent) {
+		return false, 0, fmt.Errorf("no answer to %s within %v", what, interval)
+	}
+	if !now.Before(stuck) {
+		return false, 0, fmt.Errorf("no answer to %s within %v", what, answerTimeout)
+	}
+	if stuck.Before(silent) {
+		silent = stuck
+	}
+	return false, silent.Sub(now), nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// read reads until the connection ends, and returns why it did.
+func (c *connection) read() error {
+	ledger := c.source.ledger
+	for {
+		reply, err := c.pubsub.Receive(offline)
+		now := time.Now()
+		if err != nil {
+			var answer redis.Error
+			if !errors.As(err, &answer) {
+				if errors.Is(err, io.EOF) {
+					return errors.New("the server closed the connection")
+				}
+				return err
+			}
+			refusal, err := ledger.refuse(answer, now)
+			if err != nil {
+				return unreachable(c.source.rdb, err)
+			}
+			if refusal != nil {
+				c.source.logger.Error("redis refuses a subscription", "channel", refusal.Channel, "error", refusal.Err)
+			}
+			c.source.wake() // what it refused as one is asked for one by one
+		}
+		c.seen.Store(c.since(now))
+		if !c.stale.Load() {
+			c.alive.Store(c.since(now))
+		}
+		switch reply := reply.(type) {
+		case *redis.Message:
+			if c.queue.putMessage(reply.Channel, reply.Pattern, reply.Payload, now) {
+				c.blocked = time.Now()
+				c.seen.Store(c.since(c.blocked))
+				if !c.stale.Swap(true) {
+					c.source.wake()
+				}
+			}
+			continue
+		case *redis.Subscription:
+			if err := ledger.confirm(reply); err != nil {
+				return err
+			}
+		case *redis.Pong:
+			sent, err := ledger.pong()
+			if err != nil {
+				return err
+			}
+			c.alive.Store(max(c.alive.Load(), c.since(sent)))
+			if c.stale.Load() {
+				c.stale.Store(!sent.After(c.blocked))
+				c.source.wake() // for another PING, if need be
+			}
+		}
+		c.settle(now)
+	}
+}
+
+// settle reports the gap that ends once everything is subscribed again.
+func (c *connection) settle(now time.Time) {
+	gap, ok := c.source.ledger.restored(now)
+	if !ok {
+		return
+	}
+	logger := c.source.logger
+	if !c.restored.Swap(true) {
+		logger.Info("connected to redis", "address", address(c.source.rdb))
+		c.source.wake() // for failFast
+	}
+	if gap != nil {
+		logger.Warn("messages may have been missed", "length", gap.Length(), "from", gap.From, "to", gap.To,
+			"reason", gap.Reason, "channels", len(gap.Channels), "first", gap.Channels[0])
+		c.queue.putGap(gap)
+		c.source.ledger.reported()
+	}
+}

@@ -1,0 +1,124 @@
+package pubsub
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/internal/lane"
+)
+
+// A handler is one Handle of a subscriber. Its counters are for everyone, its
+// matcher for the goroutine of Run.
+type handler struct {
+	subscriber   *Subscriber
+	subscription subscription
+	matcher      filterd.Matcher // nil keeps all
+	callback     Callback
+	lane         *lane.Lane[*filterd.Message] // of the present Run
+	busy         atomic.Bool                  // the callback runs
+
+	received atomic.Int64
+	matched  atomic.Int64
+	errors   atomic.Int64
+	panics   atomic.Int64
+	dropped  atomic.Int64
+	invalid  [len(filterd.Reasons)]atomic.Int64 // by index in filterd.Reasons
+	failures limiter                            // limits the log lines about errors and panics
+}
+
+// start gives the handler a lane. Its goroutine ends when drain closes it.
+func (h *handler) start(ctx context.Context) {
+	limits := lane.Limits{Messages: h.subscriber.options.QueueMessages, Bytes: h.subscriber.options.QueueBytes}
+	h.lane = lane.New(limits, false, func(m *filterd.Message) {
+		h.busy.Store(true)
+		defer h.busy.Store(false)
+		defer h.caught("callback")
+		if err := h.callback(ctx, m); err != nil {
+			h.errors.Add(1)
+			h.log("callback", err)
+		}
+	})
+}
+
+// take queues a copy of m for the callback if the filter keeps it.
+func (h *handler) take(m *filterd.Message) {
+	if h.keeps(m) {
+		h.matched.Add(1)
+		h.dropped.Add(int64(h.lane.Push(m.Clone(), len(m.Payload))))
+	}
+}
+
+func (h *handler) keeps(m *filterd.Message) (keep bool) {
+	if h.matcher == nil {
+		return true
+	}
+	defer h.caught("filter")
+	keep, err := h.matcher.Match(m)
+	if err != nil {
+		h.errors.Add(1)
+		h.log("filter", err)
+		return false
+	}
+	return keep
+}
+
+// caught counts a panic of the user's code.
+func (h *handler) caught(what string) {
+	if cause := recover(); cause != nil {
+		h.panics.Add(1)
+		h.log(what, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+	}
+}
+
+func (h *handler) log(what string, err error) {
+	if suppressed, ok := h.failures.allow(); ok {
+		h.subscriber.logger.Error(what+" failed", "channel", h.subscription.name, "error", err, "suppressed", suppressed)
+	}
+}
+
+// HandlerStats count what one Handle has seen since it was called. Matched
+// messages are with the callback, wait for it, or are dropped.
+type HandlerStats struct {
+	Channel  string                   // the channel or glob
+	Received int64                    // messages that came
+	Invalid  map[filterd.Reason]int64 // of these, those that broke their contract; every reason has an entry
+	Matched  int64                    // valid messages that the filter kept
+	Dropped  int64                    // of these, those that never reached the callback
+	Errors   int64                    // of the filter and the callback
+	Panics   int64                    // of the filter and the callback
+}
+
+// Stats are a subscriber's counters.
+type Stats struct {
+	Handlers []HandlerStats // in the order of Handle
+	Gaps     int64          // spans in which messages may have been missed
+	GapTime  time.Duration  // their total length
+}
+
+// Stats returns the counters as they are now. Numbers that belong together may
+// be a few messages apart while Run runs.
+func (s *Subscriber) Stats() Stats {
+	stats := Stats{Gaps: s.gaps.Load(), GapTime: time.Duration(s.gapTime.Load())}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range s.handlers {
+		counts := HandlerStats{
+			Channel:  h.subscription.name,
+			Received: h.received.Load(),
+			Invalid:  make(map[filterd.Reason]int64, len(filterd.Reasons)),
+			Matched:  h.matched.Load(),
+			Dropped:  h.dropped.Load(),
+			Errors:   h.errors.Load(),
+			Panics:   h.panics.Load(),
+		}
+		for i, reason := range filterd.Reasons {
+			counts.Invalid[reason] = h.invalid[i].Load()
+		}
+		stats.Handlers = append(stats.Handlers, counts)
+	}
+	return stats
+}

@@ -1,0 +1,438 @@
+package pubsub
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/filterd/filterd"
+	"github.com/redis/go-redis/v9"
+)
+
+// A SubscribeError says that Redis refused a subscription. The source listens
+// to the others, and asks for this one again every 30 seconds and on every
+// new connection.
+type SubscribeError struct {
+	Channel string // the name or glob
+	Err     error  // what Redis replied
+}
+
+func (e *SubscribeError) Error() string {
+	return fmt.Sprintf("subscribe to %q: %v (grant it with ACL SETUSER)", e.Channel, e.Err)
+}
+
+// Unwrap returns what Redis replied.
+func (e *SubscribeError) Unwrap() error { return e.Err }
+
+// refusedRetry is how long a refused subscription rests.
+const refusedRetry = 30 * time.Second
+
+// A subscription is a name or a glob that is listened to.
+type subscription struct {
+	name string
+	glob bool
+}
+
+func compareSubscriptions(a, b subscription) int {
+	if a.glob != b.glob {
+		if b.glob {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Compare(a.name, b.name)
+}
+
+// The kinds of commands on a connection that listens.
+const (
+	kindSubscribe    = "subscribe"
+	kindPsubscribe   = "psubscribe"
+	kindUnsubscribe  = "unsubscribe"
+	kindPunsubscribe = "punsubscribe"
+	kindPing         = "ping"
+)
+
+// A command was sent and not yet answered, or in part.
+type command struct {
+	kind string
+	subs []subscription // those without an answer
+	sent time.Time
+}
+
+// A state is how far a subscription is on the present connection.
+type state struct {
+	step    step
+	refused time.Time // when, for stepRefused
+}
+
+type step int
+
+const (
+	stepAsked step = iota
+	stepConfirmed
+	stepRefused
+)
+
+// A ledger compares what a source should listen to with what its present
+// connection was asked for and has confirmed. Redis answers commands in their
+// order, so the oldest open command is the one that a reply belongs to; that
+// is how an error, which names no channel, gets one.
+type ledger struct {
+	mu        sync.Mutex // guards what follows
+	wanted    map[subscription]bool
+	connected bool
+	states    map[subscription]state // of the present connection
+	alone     map[subscription]bool  // to be asked for by a command of their own
+	refused   map[subscription]error // SubscribeErrors, until confirmed or not wanted
+	open      []command              // oldest first
+	pending   int                    // commands in open that are no pings
+	outage    *outage                // not yet reported
+	lastError error                  // why there is no connection
+	changed   chan struct{}          // closed, and replaced, on every change
+}
+
+// An outage is a gap that is not over.
+type outage struct {
+	from   time.Time
+	reason string
+	heard  map[subscription]bool // what was listened to before
+}
+
+func newLedger() *ledger {
+	return &ledger{
+		wanted:  make(map[subscription]bool),
+		refused: make(map[subscription]error),
+		changed: make(chan struct{}),
+	}
+}
+
+// notify wakes those who wait. The caller holds mu.
+func (l *ledger) notify() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+// want replaces what should be listened to.
+func (l *ledger) want(names, globs []string) {
+	wanted := make(map[subscription]bool, len(names)+len(globs))
+	for _, name := range names {
+		wanted[subscription{name: name}] = true
+	}
+	for _, glob := range globs {
+		wanted[subscription{name: glob, glob: true}] = true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wanted = wanted
+	maps.DeleteFunc(l.refused, func(sub subscription, _ error) bool { return !wanted[sub] })
+	maps.DeleteFunc(l.states, func(sub subscription, s state) bool { return s.step == stepRefused && !wanted[sub] })
+	l.notify()
+}
+
+// reset forgets what an earlier run of the source left.
+func (l *ledger) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.outage, l.lastError = nil, nil
+	clear(l.refused)
+}
+
+// connect begins a connection, on which a PING has been sent.
+func (l *ledger) connect(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.connected = true
+	l.states = make(map[subscription]state)
+	l.alone = make(map[subscription]bool)
+	l.open, l.pending = []command{{kind: kindPing, sent: now}}, 0
+	l.notify()
+}
+
+// disconnect ends a connection, or the attempt at one, that was last known to
+// live at a time.
+func (l *ledger) disconnect(alive time.Time, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for sub, s := range l.states {
+		if s.step != stepConfirmed {
+			continue
+		}
+		if l.outage == nil {
+			l.outage = &outage{from: alive, reason: err.Error(), heard: make(map[subscription]bool)}
+		}
+		l.outage.heard[sub] = true
+	}
+	l.connected, l.states, l.lastError = false, nil, err
+	l.notify()
+}
+
+// ping notes a PING that is about to be sent.
+func (l *ledger) ping(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = append(l.open, command{kind: kindPing, sent: now})
+}
+
+// plan returns the commands that lead from what the connection was asked for
+// to what is wanted. They are noted as sent.
+func (l *ledger) plan(now time.Time) []command {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := len(l.open)
+	groups := make(map[string][]subscription) // by kind of command
+	var alone []subscription
+	for sub := range l.wanted {
+		s, asked := l.states[sub]
+		if asked && s.step == stepRefused && now.Sub(s.refused) >= refusedRetry {
+			asked, l.alone[sub] = false, true
+		}
+		switch {
+		case asked:
+			continue
+		case l.alone[sub]:
+			alone = append(alone, sub)
+		case sub.glob:
+			groups[kindPsubscribe] = append(groups[kindPsubscribe], sub)
+		default:
+			groups[kindSubscribe] = append(groups[kindSubscribe], sub)
+		}
+		l.states[sub] = state{step: stepAsked}
+	}
+	for sub, s := range l.states {
+		if l.wanted[sub] {
+			continue
+		}
+		delete(l.states, sub)
+		switch {
+		case s.step == stepRefused: // since the last want
+		case sub.glob:
+			groups[kindPunsubscribe] = append(groups[kindPunsubscribe], sub)
+		default:
+			groups[kindUnsubscribe] = append(groups[kindUnsubscribe], sub)
+		}
+	}
+	for _, kind := range []string{kindUnsubscribe, kindPunsubscribe, kindSubscribe, kindPsubscribe} {
+		if subs := groups[kind]; subs != nil {
+			slices.SortFunc(subs, compareSubscriptions)
+			l.open = append(l.open, command{kind: kind, subs: subs, sent: now})
+		}
+	}
+	slices.SortFunc(alone, compareSubscriptions)
+	for _, sub := range alone {
+		kind := kindSubscribe
+		if sub.glob {
+			kind = kindPsubscribe
+		}
+		l.open = append(l.open, command{kind: kind, subs: []subscription{sub}, sent: now})
+	}
+	planned := slices.Clone(l.open[first:])
+	l.pending += len(planned)
+	return planned
+}
+
+// confirm takes the confirmation of a subscription or of its end.
+func (l *ledger) confirm(reply *redis.Subscription) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.open) == 0 || l.open[0].kind != reply.Kind || l.open[0].subs[0].name != reply.Channel {
+		return fmt.Errorf("unexpected reply: %s %q", reply.Kind, reply.Channel)
+	}
+	head := &l.open[0]
+	sub := head.subs[0]
+	if head.subs = head.subs[1:]; len(head.subs) == 0 {
+		l.pop()
+	}
+	if head.kind == kindSubscribe || head.kind == kindPsubscribe {
+		// It may be unwanted again by now; its UNSUBSCRIBE is on its way.
+		if _, asked := l.states[sub]; asked {
+			l.states[sub] = state{step: stepConfirmed}
+			delete(l.refused, sub)
+		}
+	}
+	l.notify()
+	return nil
+}
+
+// pong takes the answer to a PING and returns when that was sent.
+func (l *ledger) pong() (sent time.Time, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.open) == 0 || l.open[0].kind != kindPing {
+		return time.Time{}, errors.New("unexpected reply: PONG")
+	}
+	return l.pop().sent, nil
+}
+
+// refuse takes an error reply. It returns the subscription that this refuses
+// for the first time, if it does, and the reply itself if the connection is of
+// no use.
+func (l *ledger) refuse(reply error, now time.Time) (*SubscribeError, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.open) == 0 || !redis.HasErrorPrefix(reply, "NOPERM") {
+		return nil, reply
+	}
+	head := l.open[0]
+	switch head.kind {
+	case kindPing:
+		l.pop() // an answer, too
+		return nil, nil
+	case kindSubscribe, kindPsubscribe:
+	default:
+		return nil, reply
+	}
+	l.pop()
+	defer l.notify()
+	if len(head.subs) > 1 {
+		// Redis refuses all for one. Asked for one by one, the others come.
+		for _, sub := range head.subs {
+			delete(l.states, sub)
+			l.alone[sub] = true
+		}
+		return nil, nil
+	}
+	sub := head.subs[0]
+	if _, asked := l.states[sub]; !asked {
+		return nil, nil
+	}
+	l.states[sub] = state{step: stepRefused, refused: now}
+	if _, known := l.refused[sub]; known {
+		return nil, nil
+	}
+	refusal := &SubscribeError{Channel: sub.name, Err: reply}
+	l.refused[sub] = refusal
+	return refusal, nil
+}
+
+// pop removes the oldest open command. The caller holds mu.
+func (l *ledger) pop() command {
+	head := l.open[0]
+	l.open = l.open[1:]
+	if head.kind != kindPing {
+		l.pending--
+	}
+	return head
+}
+
+// oldest returns the oldest open command.
+func (l *ledger) oldest() (command, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.open) == 0 {
+		return command{}, false
+	}
+	return l.open[0], true
+}
+
+// answered reports whether everything wanted has been confirmed or refused.
+// The caller holds mu.
+func (l *ledger) answered() bool {
+	if !l.connected || l.pending > 0 {
+		return false
+	}
+	for sub := range l.wanted {
+		if s, asked := l.states[sub]; !asked || s.step == stepAsked {
+			return false
+		}
+	}
+	return true
+}
+
+// restored reports whether everything wanted has been confirmed or refused,
+// and which gap that ends.
+func (l *ledger) restored(now time.Time) (gap *filterd.Gap, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.answered() {
+		return nil, false
+	}
+	l.lastError = nil
+	if l.outage == nil {
+		return nil, true
+	}
+	var lost []subscription
+	for sub := range l.outage.heard {
+		if l.wanted[sub] {
+			lost = append(lost, sub)
+		}
+	}
+	if lost == nil {
+		l.outage = nil // nobody wants it any more
+		l.notify()
+		return nil, true
+	}
+	slices.SortFunc(lost, compareSubscriptions)
+	gap = &filterd.Gap{From: l.outage.from, To: now, Reason: l.outage.reason}
+	for _, sub := range lost {
+		gap.Channels = append(gap.Channels, sub.name)
+	}
+	return gap, true
+}
+
+// reported notes that the gap is on its way to the handler.
+func (l *ledger) reported() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.outage = nil
+	l.notify()
+}
+
+// refusals returns the errors of all refused subscriptions.
+func (l *ledger) refusals() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var errs []error
+	for _, sub := range slices.SortedFunc(maps.Keys(l.refused), compareSubscriptions) {
+		errs = append(errs, l.refused[sub])
+	}
+	return errors.Join(errs...)
+}
+
+// wait waits until everything wanted is confirmed, or refused, and all gaps
+// are reported.
+func (l *ledger) wait(ctx context.Context) error {
+	for {
+		l.mu.Lock()
+		if l.outage == nil && l.answered() {
+			l.mu.Unlock()
+			return l.refusals()
+		}
+		changed := l.changed
+		l.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return l.missing(ctx.Err())
+		}
+	}
+}
+
+// missing says what is not confirmed, and why.
+func (l *ledger) missing(cause error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	const most = 10
+	var names []string
+	for _, sub := range slices.SortedFunc(maps.Keys(l.wanted), compareSubscriptions) {
+		if s, asked := l.states[sub]; !asked || s.step == stepAsked {
+			names = append(names, fmt.Sprintf("%q", sub.name))
+		}
+	}
+	if len(names) > most {
+		names = append(names[:most], fmt.Sprintf("%d more", len(names)-most))
+	}
+	text := "not connected"
+	if names != nil {
+		text = "not subscribed to " + strings.Join(names, ", ")
+	}
+	if l.lastError != nil {
+		text += " (" + l.lastError.Error() + ")"
+	}
+	return fmt.Errorf("%s: %w", text, cause)
+}

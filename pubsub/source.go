@@ -1,0 +1,197 @@
+package pubsub
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/filterd/filterd"
+	"github.com/redis/go-redis/v9"
+)
+
+// Defaults of [SourceOptions].
+const (
+	DefaultProbeInterval = 5 * time.Second
+	DefaultDrainTimeout  = 5 * time.Second
+)
+
+// The waits between attempts to connect: they start at minBackoff, double up
+// to maxBackoff, and vary by half at random.
+const (
+	minBackoff = 50 * time.Millisecond
+	maxBackoff = 1500 * time.Millisecond
+)
+
+// SourceOptions are a source's. The zero value of a field is its default.
+type SourceOptions struct {
+	// ProbeInterval is how long a connection may be silent before it is
+	// probed with a PING, and how long that may go unanswered. So a peer that
+	// went silent is noticed within two intervals. Default
+	// DefaultProbeInterval.
+	ProbeInterval time.Duration
+	// DrainTimeout is how long the handler has, after Run's context has
+	// ended, for what had been received by then. Default DefaultDrainTimeout.
+	DrainTimeout time.Duration
+	// FailFast makes Run return the error when Redis can't be reached at
+	// first, or refuses one of the first subscriptions. Default: Run goes on
+	// trying.
+	FailFast bool
+	// Logger gets connections, gaps and refused subscriptions. Default
+	// slog.Default().
+	Logger *slog.Logger
+}
+
+// A Source delivers the messages of Redis channels. It connects again by
+// itself when its connection breaks or falls silent, subscribes to everything
+// again, and then reports the span since the connection last lived as a gap.
+//
+// Received messages wait in a queue of 1,024 messages or 16 MiB. When the
+// handler falls behind, the source stops reading: the backlog then grows in
+// the sockets and in Redis, which in the end cuts the connection
+// (client-output-buffer-limit pubsub). That, too, is a gap.
+//
+// The methods are safe for concurrent use, but Run must not run twice at a
+// time.
+type Source struct {
+	rdb     redis.UniversalClient
+	options SourceOptions
+	logger  *slog.Logger
+	ledger  *ledger
+	poke    chan struct{} // capacity 1: there may be something to send
+	retries limiter       // limits the log lines about failed attempts
+}
+
+var _ filterd.Source = (*Source)(nil)
+
+// NewSource makes a source that reads through rdb, which stays the caller's.
+// It has one connection of its own.
+func NewSource(rdb redis.UniversalClient, options SourceOptions) *Source {
+	if options.ProbeInterval <= 0 {
+		options.ProbeInterval = DefaultProbeInterval
+	}
+	if options.DrainTimeout <= 0 {
+		options.DrainTimeout = DefaultDrainTimeout
+	}
+	return &Source{
+		rdb:     rdb,
+		options: options,
+		logger:  cmp.Or(options.Logger, slog.Default()),
+		ledger:  newLedger(),
+		poke:    make(chan struct{}, 1),
+	}
+}
+
+// Subscribe implements [filterd.Source]: it replaces the set of names and
+// globs, and tells Redis only the difference. Messages of a channel that is
+// no longer listened to may be on their way still. It doesn't wait; see
+// [Source.WaitReady].
+func (s *Source) Subscribe(names, globs []string) {
+	s.ledger.want(names, globs)
+	s.wake()
+}
+
+// WaitReady waits until Redis has confirmed every subscription, so that what
+// is published from then on arrives. The error is ctx's, with what is missing,
+// or joins a [*SubscribeError] for every subscription that Redis refused.
+func (s *Source) WaitReady(ctx context.Context) error { return s.ledger.wait(ctx) }
+
+// wake makes the source compare what is wanted with what is.
+func (s *Source) wake() {
+	select {
+	case s.poke <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// Run implements [filterd.Source]. It calls h on the caller's goroutine: with
+// a message as soon as it is there, with all that have come since, up to 256,
+// if h was busy. The handler owns nothing of a batch; messages are recycled.
+//
+// When ctx ends, Run closes the connection, hands over what was received
+// before, and returns nil; connecting to a silent server can delay this by the
+// client's dial and read timeouts. The context that h gets ends only
+// DrainTimeout after ctx, so that h can still deliver. What is left by then is
+// dropped, and logged.
+//
+// The error is that of a closed client, or the one of FailFast.
+func (s *Source) Run(ctx context.Context, h filterd.Handler) error {
+	handling, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	q := newQueue()
+	ended := make(chan error, 1)
+	go func() { // ends with ctx, or when it can't go on; Run waits for it
+		err := s.control(ctx, q)
+		q.close()
+		ended <- err
+	}()
+	draining := context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(s.options.DrainTimeout)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			if lost := q.abandon(); lost > 0 {
+				s.logger.Warn("messages were received but not handled in time", "dropped", lost)
+			}
+			cancel()
+		case <-handling.Done():
+		}
+	})
+	defer draining()
+
+	var batch []*filterd.Message
+	for {
+		var gap *filterd.Gap
+		batch, gap = q.take(batch)
+		switch {
+		case gap != nil:
+			h.Gap(*gap)
+		case len(batch) > 0:
+			h.Messages(handling, batch)
+		default:
+			return <-ended
+		}
+	}
+}
+
+// control makes one connection after the other until ctx ends.
+func (s *Source) control(ctx context.Context, q *queue) error {
+	wait := &backoff.ExponentialBackOff{
+		InitialInterval: minBackoff, MaxInterval: maxBackoff, Multiplier: 2, RandomizationFactor: 0.5,
+	}
+	s.ledger.reset()
+	failFast := s.options.FailFast
+	for {
+		begin := time.Now()
+		c := &connection{source: s, queue: q, begin: begin, failFast: failFast}
+		err := c.run(ctx)
+		if ctx.Err() != nil {
+			s.ledger.disconnect(c.lastAlive(time.Now()), context.Cause(ctx))
+			return nil
+		}
+		s.ledger.disconnect(c.lastAlive(time.Now()), err)
+		if errors.Is(err, redis.ErrClosed) {
+			return errors.New("the redis client was closed")
+		}
+		if failFast = c.failFast; failFast {
+			if _, ok := errors.AsType[*SubscribeError](err); ok {
+				return err
+			}
+			return unreachable(s.rdb, err)
+		}
+		if time.Since(begin) > maxBackoff {
+			wait.Reset() // it did work for a while
+		}
+		pause := wait.NextBackOff()
+		if suppressed, ok := s.retries.allow(); ok {
+			s.logger.Warn("no connection to redis, trying again", "address", address(s.rdb), "error", err, "in", pause, "suppressed", suppressed)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}

@@ -1,0 +1,488 @@
+package pubsub
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/internal/faultproxy"
+	"github.com/filterd/filterd/internal/redistest"
+	"github.com/redis/go-redis/v9"
+)
+
+// start runs a source with a recorder.
+func start(t testing.TB, rdb redis.UniversalClient, options SourceOptions, names, globs []string) (*Source, *recorder, func() error) {
+	t.Helper()
+	if options.Logger == nil {
+		options.Logger = (&log{}).logger()
+	}
+	s, r := NewSource(rdb, options), &recorder{}
+	s.Subscribe(names, globs)
+	stop := run(t, func(ctx context.Context) error { return s.Run(ctx, r) })
+	return s, r, stop
+}
+
+func TestSource(t *testing.T) {
+	server := redistest.Start(t)
+	for name, rdb := range map[string]redis.UniversalClient{
+		"our client": client(t, server.Addr),
+		// A client of the user's making: RESP3, retries, no context timeouts.
+		"go-redis defaults": redis.NewClient(&redis.Options{Addr: server.Addr}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer rdb.Close()
+			// Names shorter than six bytes once hung in go-redis.
+			s, r, stop := start(t, rdb, SourceOptions{}, []string{"a", "trade", "trades"}, []string{"p*"})
+			ready(t, s)
+			say(t, server, "a", "1", 1)
+			say(t, server, "trade", "", 1)
+			say(t, server, "trades", "x\x00\r\n", 1)
+			say(t, server, "p", "2", 1)
+			say(t, server, "other", "3", 0)
+			r.want(t, "a 1", "trade ", "trades x\x00\r\n", "p<p* 2")
+			if err := stop(); err != nil {
+				t.Errorf("Run: %v", err)
+			}
+			say(t, server, "a", "after the end", 0)
+		})
+	}
+}
+
+func TestSourceShortNames(t *testing.T) {
+	server := redistest.Start(t)
+	for size := 1; size <= 7; size++ {
+		name := strings.Repeat("n", size)
+		s, r, stop := start(t, client(t, server.Addr), SourceOptions{}, []string{name}, nil)
+		ready(t, s)
+		say(t, server, name, "m", 1)
+		r.want(t, name+" m")
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSourceSubscribeTellsTheDifference(t *testing.T) {
+	server := redistest.Start(t)
+	s, r, _ := start(t, client(t, server.Addr), SourceOptions{}, nil, nil)
+	ready(t, s) // with nothing
+	calls := func(command string) string {
+		stats := regexp.MustCompile(`cmdstat_` + command + `:calls=(\d+)`).FindStringSubmatch(server.Do("INFO", "commandstats"))
+		if stats == nil {
+			return "0"
+		}
+		return stats[1]
+	}
+	for _, step := range []struct {
+		names, globs []string
+		commands     string // subscribe, unsubscribe, psubscribe, punsubscribe so far
+	}{
+		{[]string{"a", "b"}, []string{"x.*"}, "1 0 1 0"},
+		{[]string{"b", "a", "a"}, []string{"x.*"}, "1 0 1 0"},
+		{[]string{"a", "c"}, []string{"x.*"}, "2 1 1 0"},
+		{nil, []string{"y.*"}, "2 2 2 1"},
+		{[]string{"a"}, nil, "3 2 2 2"},
+	} {
+		s.Subscribe(step.names, step.globs)
+		ready(t, s)
+		got := calls("subscribe") + " " + calls("unsubscribe") + " " + calls("psubscribe") + " " + calls("punsubscribe")
+		if got != step.commands {
+			t.Fatalf("%v %v: got %s commands, want %s", step.names, step.globs, got, step.commands)
+		}
+	}
+	say(t, server, "a", "1", 1)
+	say(t, server, "b", "2", 0)
+	say(t, server, "x.1", "3", 0)
+	r.want(t, "a 1")
+}
+
+func TestSourceBatches(t *testing.T) {
+	server := redistest.Start(t)
+	rdb := client(t, server.Addr)
+	s := NewSource(rdb, SourceOptions{Logger: (&log{}).logger()})
+	r := &recorder{block: make(chan struct{})}
+	s.Subscribe([]string{"c"}, nil)
+	run(t, func(ctx context.Context) error { return s.Run(ctx, r) })
+	ready(t, s)
+
+	say(t, server, "c", "0", 1)
+	eventually(t, "an idle source hands a message over at once", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.entered == 1
+	})
+	// While the handler is busy, more come than one batch and the queue take.
+	const count = 3000
+	want := []string{"c 0"}
+	pipeline := rdb.Pipeline()
+	for i := 1; i <= count; i++ {
+		payload := fmt.Sprint(i)
+		if i%500 == 0 {
+			payload += strings.Repeat("x", 2*keepBuffer) // a buffer that isn't kept
+		}
+		pipeline.Publish(t.Context(), "c", payload)
+		want = append(want, "c "+payload)
+	}
+	if _, err := pipeline.Exec(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(r.block)
+	r.want(t, want...)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if largest := slices.Max(r.batches); r.batches[0] != 1 || largest < 2 || largest > maxBatch {
+		t.Errorf("batches: got %v, want 1, then up to %d", r.batches, maxBatch)
+	}
+}
+
+func TestSourceReconnectsAfterKill(t *testing.T) {
+	server := redistest.Start(t)
+	logged := &log{}
+	s, r, _ := start(t, client(t, server.Addr), SourceOptions{Logger: logged.logger()}, []string{"b", "a"}, []string{"g*"})
+	ready(t, s)
+	say(t, server, "a", "before", 1)
+	r.want(t, "a before")
+	before := time.Now()
+	server.Stop()
+	eventually(t, "a failed attempt", func() bool { return strings.Contains(logged.String(), "no connection to redis") })
+	gone, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := s.WaitReady(gone); !errors.Is(err, context.DeadlineExceeded) ||
+		!strings.HasPrefix(err.Error(), `not subscribed to "a", "b", "g*" (`) {
+		t.Errorf("WaitReady without a server: %v", err)
+	}
+	server.Restart()
+	ready(t, s)
+	say(t, server, "a", "after", 1)
+	say(t, server, "g", "after", 1)
+	r.want(t, "a before", "gap a,b,g*", "a after", "g<g* after")
+
+	gap := r.lastGap()
+	if gap.From.After(before) || gap.From.Before(before.Add(-patience)) || gap.To.Before(before) || gap.Length() <= 0 {
+		t.Errorf("gap from %v to %v, but the server was killed at %v", gap.From, gap.To, before)
+	}
+	if gap.Reason != "the server closed the connection" && !strings.Contains(gap.Reason, "connection reset") {
+		t.Errorf("gap's reason: %q", gap.Reason)
+	}
+	line := `level=WARN msg="messages may have been missed" length=` + gap.Length().String()
+	if !strings.Contains(logged.String(), line) {
+		t.Errorf("log without %q:\n%s", line, logged)
+	}
+}
+
+func TestSourceReconnectsAfterClientKill(t *testing.T) {
+	server := redistest.Start(t)
+	s, r, _ := start(t, client(t, server.Addr), SourceOptions{}, []string{"a"}, nil)
+	ready(t, s)
+	for i := 1; i <= 3; i++ {
+		if got := server.Do("CLIENT", "KILL", "TYPE", "pubsub"); got != "1" {
+			t.Fatalf("CLIENT KILL: got %s, want 1", got)
+		}
+		eventually(t, "the gap", func() bool { return len(r.got()) == 2*i-1 })
+		ready(t, s)
+		say(t, server, "a", fmt.Sprint(i), 1)
+		eventually(t, "the message", func() bool { return len(r.got()) == 2*i })
+	}
+	r.want(t, "gap a", "a 1", "gap a", "a 2", "gap a", "a 3")
+}
+
+// A peer that is silent without closing the connection is noticed within two
+// probe intervals.
+func TestSourceNoticesSilence(t *testing.T) {
+	const interval = 500 * time.Millisecond
+	server := redistest.Start(t)
+	proxy := faultproxy.Start(t, server.Addr)
+	for name, silence := range map[string]struct{ begin, end func() }{
+		"stopped process": {server.Pause, server.Resume},
+		"half-open": {
+			func() { proxy.Set(faultproxy.Fault{LoseRequests: true, LoseReplies: true}) },
+			func() { proxy.Set(faultproxy.Fault{}) },
+		},
+		"deaf peer": {
+			func() { proxy.Set(faultproxy.Fault{LoseRequests: true}) },
+			func() { proxy.Set(faultproxy.Fault{}) },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			logged := &log{}
+			s, r, stop := start(t, client(t, proxy.Addr()), SourceOptions{ProbeInterval: interval, Logger: logged.logger()}, []string{"a"}, nil)
+			ready(t, s)
+			begin := time.Now()
+			silence.begin()
+			eventually(t, "notice", func() bool { return strings.Contains(logged.String(), `error="no answer to PING within 500ms"`) })
+			// No upper bound on a busy machine; TestExamine has the exact one.
+			if took := time.Since(begin); took < interval/2 {
+				t.Errorf("noticed after %v, want after a PING", took)
+			}
+			silence.end()
+			ready(t, s)
+			server.Do("PUBLISH", "a", "after")
+			r.want(t, "gap a", "a after")
+			if gap := r.lastGap(); gap.From.After(begin) || gap.Reason != "no answer to PING within 500ms" {
+				t.Errorf("gap from %v because of %q, but silence began at %v", gap.From, gap.Reason, begin)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A quiet channel is no silent peer.
+func TestSourceStaysOnQuietChannels(t *testing.T) {
+	const interval = 100 * time.Millisecond
+	server := redistest.Start(t)
+	s, r, _ := start(t, client(t, server.Addr), SourceOptions{ProbeInterval: interval}, []string{"a"}, nil)
+	ready(t, s)
+	eventually(t, "five PINGs", func() bool {
+		return regexp.MustCompile(`cmdstat_ping:calls=([6-9]|\d\d)`).MatchString(server.Do("INFO", "commandstats"))
+	})
+	say(t, server, "a", "m", 1)
+	eventually(t, "the message", func() bool { got := r.got(); return len(got) > 0 && got[len(got)-1] == "a m" })
+}
+
+func TestSourceWaitsForRedis(t *testing.T) {
+	server := redistest.Start(t)
+	server.Stop()
+	logged := &log{}
+	s, r, _ := start(t, client(t, server.Addr), SourceOptions{Logger: logged.logger()}, []string{"a"}, nil)
+	eventually(t, "a log line", func() bool { return strings.Contains(logged.String(), "\n") })
+	server.Restart()
+	ready(t, s)
+	say(t, server, "a", "m", 1)
+	r.want(t, "a m") // and no gap: nothing had been listened to
+	lines := strings.Split(logged.String(), "\n")
+	want := fmt.Sprintf(`level=WARN msg="no connection to redis, trying again" address=%s error="redis at %[1]s: dial tcp %[1]s: connect: connection refused (no server listens there: start it or correct the address)" in=`, server.Addr)
+	if !strings.Contains(lines[0], want) {
+		t.Errorf("got  %s\nwant %s", lines[0], want)
+	}
+}
+
+func TestSourceFailFast(t *testing.T) {
+	server := redistest.Start(t)
+	server.Stop()
+	s := NewSource(client(t, server.Addr), SourceOptions{FailFast: true, Logger: (&log{}).logger()})
+	err := s.Run(deadline(t), &recorder{})
+	wantError(t, err, fmt.Sprintf("redis at %s: dial tcp %[1]s: connect: connection refused (no server listens there: start it or correct the address)", server.Addr))
+	if !errors.Is(err, ErrUnreachable) {
+		t.Errorf("%v does not match ErrUnreachable", err)
+	}
+
+	// Once it has worked, it goes on.
+	server.Restart()
+	s, r, _ := start(t, client(t, server.Addr), SourceOptions{FailFast: true}, []string{"a"}, nil)
+	ready(t, s)
+	server.Restart()
+	eventually(t, "the gap", func() bool { return len(r.got()) == 1 })
+	ready(t, s)
+	say(t, server, "a", "m", 1)
+	r.want(t, "gap a", "a m")
+}
+
+const noChannel = "NOPERM this user has no permissions to access one of the channels used as arguments"
+
+// reader adds a user who may read some channels, and returns a client of it.
+func reader(t testing.TB, server *redistest.Server, rules ...string) redis.UniversalClient {
+	t.Helper()
+	server.Do(append([]string{"ACL", "SETUSER", "reader", "on", ">pass", "resetchannels"}, rules...)...)
+	return clientWith(t, Options{Addrs: []string{server.Addr}, Username: "reader", Password: "pass"})
+}
+
+func TestSourceRefusedSubscription(t *testing.T) {
+	server := redistest.Start(t)
+	rdb := reader(t, server, "+subscribe", "+psubscribe", "&open", "&free.*")
+	logged := &log{}
+	s, r, _ := start(t, rdb, SourceOptions{Logger: logged.logger()}, []string{"open", "closed"}, []string{"free.*", "shut.*"})
+	err := s.WaitReady(deadline(t))
+	wantError(t, err, `subscribe to "closed": `+noChannel+" (grant it with ACL SETUSER)\n"+
+		`subscribe to "shut.*": `+noChannel+" (grant it with ACL SETUSER)")
+	if refusal, ok := errors.AsType[*SubscribeError](err); !ok || refusal.Channel != "closed" {
+		t.Errorf("%v is no SubscribeError", err)
+	}
+	for _, channel := range []string{"closed", "shut.*"} {
+		line := fmt.Sprintf(`level=ERROR msg="redis refuses a subscription" channel=%s error="%s"`, channel, noChannel)
+		if !strings.Contains(logged.String(), line) {
+			t.Errorf("log without %q:\n%s", line, logged)
+		}
+	}
+	// The others work.
+	say(t, server, "open", "1", 1)
+	say(t, server, "closed", "2", 0)
+	say(t, server, "free.1", "3", 1)
+	r.want(t, "open 1", "free.1<free.* 3")
+
+	// What is no longer wanted is no longer an error.
+	s.Subscribe([]string{"open"}, []string{"free.*"})
+	ready(t, s)
+
+	// A grant counts on the next connection at the latest.
+	s.Subscribe([]string{"open", "closed"}, nil)
+	if err := s.WaitReady(deadline(t)); err == nil {
+		t.Error("closed channel: no error")
+	}
+	server.Do("ACL", "SETUSER", "reader", "&closed")
+	server.Do("CLIENT", "KILL", "USER", "reader")
+	eventually(t, "the grant", func() bool { return s.WaitReady(deadline(t)) == nil })
+	eventually(t, "the message", func() bool {
+		server.Do("PUBLISH", "closed", "4") // Redis may have ended the connection twice
+		return slices.Contains(r.got(), "closed 4")
+	})
+	if !slices.Contains(r.got(), "gap open") {
+		t.Errorf("got %q, want a gap", r.got())
+	}
+}
+
+func TestSourceRefusedFailsFast(t *testing.T) {
+	server := redistest.Start(t)
+	rdb := reader(t, server, "+subscribe", "&open")
+	s := NewSource(rdb, SourceOptions{FailFast: true, Logger: (&log{}).logger()})
+	s.Subscribe([]string{"open", "closed"}, []string{"g*"})
+	err := s.Run(deadline(t), &recorder{})
+	wantError(t, err, `subscribe to "closed": `+noChannel+" (grant it with ACL SETUSER)\n"+
+		`subscribe to "g*": NOPERM this user has no permissions to run the 'psubscribe' command (grant it with ACL SETUSER)`)
+}
+
+func TestSourceAsksAgain(t *testing.T) {
+	l := newLedger()
+	l.want([]string{"a"}, nil)
+	begin := time.Now()
+	l.connect(begin)
+	if _, err := l.pong(); err != nil {
+		t.Fatal(err)
+	}
+	if commands := l.plan(begin); len(commands) != 1 || commands[0].kind != kindSubscribe {
+		t.Fatalf("first plan: %v", commands)
+	}
+	if refusal, err := l.refuse(redisError(noChannel), begin); refusal == nil || err != nil {
+		t.Fatalf("first refusal: %v, %v", refusal, err)
+	}
+	if commands := l.plan(begin.Add(refusedRetry - 1)); len(commands) != 0 {
+		t.Errorf("plan before the pause is over: %v", commands)
+	}
+	if commands := l.plan(begin.Add(refusedRetry)); len(commands) != 1 {
+		t.Errorf("plan after the pause: %v", commands)
+	}
+	if refusal, err := l.refuse(redisError(noChannel), begin); refusal != nil || err != nil {
+		t.Errorf("second refusal: %v, %v, want none reported", refusal, err)
+	}
+	if refusal, err := l.refuse(redisError("ERR out of turn"), begin); refusal != nil || err == nil {
+		t.Errorf("an error out of turn: %v, %v, want the connection to end", refusal, err)
+	}
+}
+
+type redisError string
+
+func (e redisError) Error() string { return string(e) }
+func (redisError) RedisError()     {}
+
+func TestSourceWrongPassword(t *testing.T) {
+	server := redistest.Start(t, "--requirepass", "right")
+	for password, want := range map[filterd.Secret]string{
+		"wrong": "WRONGPASS invalid username-password pair or user is disabled. (check username and password)",
+		"":      "NOAUTH Authentication required. (check username and password)",
+	} {
+		s := NewSource(clientWith(t, Options{Addrs: []string{server.Addr}, Password: password}), SourceOptions{FailFast: true})
+		s.Subscribe([]string{"a"}, nil)
+		err := s.Run(deadline(t), &recorder{})
+		wantError(t, err, "redis at "+server.Addr+": "+want)
+		if !errors.Is(err, ErrUnreachable) {
+			t.Errorf("%v does not match ErrUnreachable", err)
+		}
+	}
+}
+
+func TestSourceClosedClient(t *testing.T) {
+	server := redistest.Start(t)
+	rdb := client(t, server.Addr)
+	s, ended := NewSource(rdb, SourceOptions{Logger: (&log{}).logger()}), make(chan error, 1)
+	go func() { ended <- s.Run(context.Background(), &recorder{}) }() // ends with the client
+	ready(t, s)
+	rdb.Close()
+	select {
+	case err := <-ended:
+		wantError(t, err, "the redis client was closed")
+	case <-time.After(patience):
+		t.Fatal("Run goes on with a closed client")
+	}
+}
+
+// The handler's context lives on for a while after Run's has ended, so that
+// the handler can deliver what it has.
+func TestSourceDrains(t *testing.T) {
+	server := redistest.Start(t)
+	s := NewSource(client(t, server.Addr), SourceOptions{Logger: (&log{}).logger(), DrainTimeout: patience})
+	s.Subscribe([]string{"a"}, nil)
+	h := &drainer{entered: make(chan struct{}), leave: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, h) }() // ends after cancel
+	ready(t, s)
+	say(t, server, "a", "m", 1)
+	<-h.entered
+	cancel()
+	eventually(t, "the connection is closed", func() bool { return server.Do("PUBLISH", "a", "late") == "0" })
+	close(h.leave)
+	if err := <-ended; err != nil || h.err != nil {
+		t.Errorf("Run: %v; the handler's context: %v", err, h.err)
+	}
+}
+
+// A drainer is a handler that stays with its first message for a while.
+type drainer struct {
+	entered, leave chan struct{}
+	err            error
+}
+
+func (d *drainer) Messages(ctx context.Context, batch []*filterd.Message) {
+	if string(batch[0].Payload) == "m" {
+		close(d.entered)
+		<-d.leave
+		d.err = ctx.Err()
+	}
+}
+
+func (*drainer) Gap(filterd.Gap) {}
+
+// A handler that doesn't come back ends with its context, after DrainTimeout.
+func TestSourceDrainIsBounded(t *testing.T) {
+	server := redistest.Start(t)
+	logged := &log{}
+	s := NewSource(client(t, server.Addr), SourceOptions{Logger: logged.logger(), DrainTimeout: 50 * time.Millisecond})
+	s.Subscribe([]string{"a"}, nil)
+	h := stuck{entered: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx, h) }() // ends after cancel
+	ready(t, s)
+	say(t, server, "a", "first", 1)
+	<-h.entered
+	// The queue fills up, so that the reader is stuck, too.
+	for i := range queueEntries + 10 {
+		say(t, server, "a", fmt.Sprint(i), 1)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if want := fmt.Sprintf(`msg="messages were received but not handled in time" dropped=%d`, queueEntries); !strings.Contains(logged.String(), want) {
+		t.Errorf("log without %q:\n%s", want, logged)
+	}
+}
+
+type stuck struct{ entered chan struct{} }
+
+func (s stuck) Messages(ctx context.Context, _ []*filterd.Message) {
+	select {
+	case s.entered <- struct{}{}:
+	default:
+	}
+	<-ctx.Done()
+}
+
+func (stuck) Gap(filterd.Gap) {}
