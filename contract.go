@@ -213,11 +213,7 @@ func (c *Contract) check(m *Message, validate bool) error {
 		}
 		return nil
 	}
-	at := ""
-	if m.view.event {
-		at = "/data"
-	}
-	if failures := c.Schema.check(m.view.data, at); failures != nil {
+	if failures := c.Schema.check(m.view.data, m.view.at); failures != nil {
 		return &ValidationError{Channel: m.Channel, Reason: ReasonSchema, Failures: failures}
 	}
 	m.checked = c

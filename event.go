@@ -619,9 +619,14 @@ func decodeExtension(value []byte) (any, string) {
 	return int32(n), ""
 }
 
-// pointerTo returns the JSON Pointer of a member of the document.
-func pointerTo(name string) string {
-	return "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name)
+// pointerTo returns the JSON Pointer made of tokens.
+func pointerTo(tokens ...string) string {
+	var b strings.Builder
+	for _, token := range tokens {
+		b.WriteByte('/')
+		b.WriteString(strings.ReplaceAll(strings.ReplaceAll(token, "~", "~0"), "/", "~1"))
+	}
+	return b.String()
 }
 
 func kindOf(value any) string {

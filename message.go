@@ -35,6 +35,7 @@ type view struct {
 	err        *ValidationError // Channel is left empty: the message knows it
 	event      bool             // the payload is an event
 	data       any
+	at         string // the JSON Pointer of data in the payload
 	attributes map[string]any
 }
 
@@ -216,9 +217,9 @@ func decode(payload []byte, envelope Envelope) view {
 	if failures != nil {
 		return view{done: true, err: &ValidationError{Reason: ReasonEnvelope, Failures: failures}}
 	}
-	v := view{done: true, event: true, data: object["data"], attributes: object}
-	if event.Data == nil && event.Binary != nil {
-		v.data = string(event.Binary)
+	v := view{done: true, event: true, data: object["data"], at: "/data", attributes: object}
+	if event.Binary != nil {
+		v.data, v.at = string(event.Binary), "/data_base64"
 	}
 	for name, value := range object {
 		if value == nil || name == "data" || name == "data_base64" {

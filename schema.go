@@ -2,17 +2,18 @@ package filterd
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 )
 
 // A Schema is a compiled JSON Schema, of draft 2020-12 unless its $schema says
@@ -64,9 +65,13 @@ func (l *failureList) all(at string) []Failure {
 	return append(l.failures, Failure{Pointer: at, Detail: fmt.Sprintf("and %d more failures", l.more)})
 }
 
-// schemaRoot is the base of every schema's URL, so that a $ref is relative to
-// the folder that the schema is in. Nothing is ever fetched from it.
-const schemaRoot = "filterd:///"
+// schemaRoot is the URL that stands for the folder that a schema is in, so that
+// a $ref is relative to that. It is below the top, lest a URL that leads out of
+// the folder is cut down to one that does not. Nothing is ever fetched from it.
+const (
+	schemaTop  = "filterd://"
+	schemaRoot = schemaTop + "/schema/"
+)
 
 // LoadSchema loads a schema from a file. Its $refs may lead to other files of
 // the same folder and the folders below it, and nowhere else.
@@ -130,28 +135,40 @@ func (l schemaLoader) Load(location string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if u.Scheme+":///" != schemaRoot || u.Host != "" {
-		return nil, fmt.Errorf("%s: a $ref stays within the schema's folder", location)
-	}
 	if l.folder == nil {
-		return nil, fmt.Errorf("%s: a $ref of this schema stays within it", strings.TrimPrefix(location, schemaRoot))
+		return nil, errors.New("a $ref of this schema stays within it")
 	}
-	text, err := fs.ReadFile(l.folder, path.Clean(strings.TrimPrefix(u.Path, "/")))
+	// A path is not cleaned: an escaped .. is no step up for URLs.
+	file, ok := strings.CutPrefix(u.Scheme+"://"+u.Host+u.Path, schemaRoot)
+	if !ok || !fs.ValidPath(file) {
+		return nil, errors.New("a $ref stays within the schema's folder")
+	}
+	text, err := fs.ReadFile(l.folder, file)
 	if err != nil {
+		var failed *fs.PathError
+		if errors.As(err, &failed) {
+			err = failed.Err // without the file's name, which we say ourselves
+		}
 		return nil, err
 	}
-	return jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		return nil, errors.New(malformed(text, err).Failures[0].Detail)
+	}
+	return document, nil
 }
 
 // schemaError says what is wrong with a schema, without our private URLs.
 func schemaError(name string, err error) error {
-	var invalid *jsonschema.SchemaValidationError
-	if !errors.As(err, &invalid) {
-		return fmt.Errorf("schema %s: %s", name, strings.ReplaceAll(err.Error(), schemaRoot, ""))
+	ours := strings.NewReplacer(schemaRoot+url.PathEscape(name), name, schemaRoot, "", schemaTop, "")
+	var load *jsonschema.LoadURLError
+	if errors.As(err, &load) {
+		return fmt.Errorf("schema %s: %s: %w", name, ours.Replace(load.URL), load.Err)
 	}
+	var invalid *jsonschema.SchemaValidationError
 	var cause *jsonschema.ValidationError
-	if !errors.As(invalid.Err, &cause) {
-		return fmt.Errorf("schema %s: %s", name, strings.ReplaceAll(invalid.Err.Error(), schemaRoot, ""))
+	if !errors.As(err, &invalid) || !errors.As(invalid.Err, &cause) {
+		return fmt.Errorf("schema %s: %s", name, ours.Replace(err.Error()))
 	}
 	var texts []string
 	for _, f := range schemaFailures(cause, "") {
@@ -173,31 +190,82 @@ func (s *Schema) check(value any, at string) []Failure {
 	return schemaFailures(invalid, at)
 }
 
-// schemaFailures returns the leaves of the library's tree of causes, each
-// once: several branches of an anyOf tend to say the same.
+// schemaFailures returns the leaves of the library's tree of causes, in the
+// order of their pointers, each once: several branches of an anyOf tend to say
+// the same. (The library's own flat forms spell out the pointer of every
+// failure, which a hostile message can make many and long.)
 func schemaFailures(invalid *jsonschema.ValidationError, at string) []Failure {
-	var failures []Failure
+	leaves := appendLeaves(nil, invalid)
+	slices.SortStableFunc(leaves, func(a, b *jsonschema.ValidationError) int {
+		return slices.CompareFunc(a.InstanceLocation, b.InstanceLocation, comparePointerTokens)
+	})
+	var list failureList
 	seen := make(map[Failure]bool)
-	var walk func(unit *jsonschema.OutputUnit)
-	walk = func(unit *jsonschema.OutputUnit) {
-		for i := range unit.Errors {
-			walk(&unit.Errors[i])
+	for _, leaf := range leaves {
+		if list.full() {
+			continue
 		}
-		if unit.Error == nil {
-			return
-		}
-		f := Failure{Pointer: at + unit.InstanceLocation, Detail: truncate(unit.Error.String(), maxFailureDetail)}
+		f := Failure{Pointer: at + pointerTo(leaf.InstanceLocation...), Detail: schemaDetail(leaf.ErrorKind)}
 		if !seen[f] {
 			seen[f] = true
-			failures = append(failures, f)
+			list.add(f.Pointer, f.Detail)
 		}
 	}
-	walk(invalid.DetailedOutput())
-	slices.SortStableFunc(failures, func(a, b Failure) int { return strings.Compare(a.Pointer, b.Pointer) })
-	if more := len(failures) - maxFailures; more > 0 {
-		failures = append(failures[:maxFailures], Failure{Pointer: at, Detail: fmt.Sprintf("and %d more failures", more)})
+	// The library goes through maps: what it says of one value has no order.
+	for start := 0; start < len(list.failures); {
+		end := start + 1
+		for end < len(list.failures) && list.failures[end].Pointer == list.failures[start].Pointer {
+			end++
+		}
+		slices.SortFunc(list.failures[start:end], func(a, b Failure) int { return strings.Compare(a.Detail, b.Detail) })
+		start = end
 	}
-	return failures
+	return list.all(at)
+}
+
+// appendLeaves appends the causes of a failure that have no causes themselves.
+func appendLeaves(leaves []*jsonschema.ValidationError, e *jsonschema.ValidationError) []*jsonschema.ValidationError {
+	// What is wrong with a name stands at the object, but its causes don't.
+	if _, isName := e.ErrorKind.(*kind.PropertyNames); isName || len(e.Causes) == 0 {
+		return append(leaves, e)
+	}
+	for _, cause := range e.Causes {
+		leaves = appendLeaves(leaves, cause)
+	}
+	return leaves
+}
+
+// schemaDetail returns what the library says of a failure, always in the same
+// words.
+func schemaDetail(failure jsonschema.ErrorKind) string {
+	if additional, ok := failure.(*kind.AdditionalProperties); ok {
+		slices.Sort(additional.Properties)
+	}
+	leaf := jsonschema.ValidationError{ErrorKind: failure}
+	return leaf.BasicOutput().Error.String()
+}
+
+// comparePointerTokens orders indexes by their value and before names.
+func comparePointerTokens(a, b string) int {
+	switch x, y := isIndex(a), isIndex(b); {
+	case x && y:
+		return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
+	case x:
+		return -1
+	case y:
+		return 1
+	}
+	return strings.Compare(a, b)
+}
+
+// isIndex reports whether a token is a number as a JSON Pointer has it.
+func isIndex(token string) bool {
+	for _, c := range []byte(token) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return token == "0" || token != "" && token[0] != '0'
 }
 
 // truncate shortens a text to at most limit bytes and an ellipsis, between
