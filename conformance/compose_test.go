@@ -457,7 +457,6 @@ func buildFilterd(t *testing.T) string {
 	bin := filepath.Join(t.TempDir(), "filterd")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-tags", buildTags, "-o", bin, "./cmd/filterd")
 	cmd.Dir = root
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
