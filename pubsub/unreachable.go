@@ -2,7 +2,6 @@ package pubsub
 
 import (
 	"context"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -53,7 +52,6 @@ func plain(err error) error {
 func hint(err error) string {
 	var unknown x509.UnknownAuthorityError
 	var hostname x509.HostnameError
-	var record tls.RecordHeaderError
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -64,8 +62,6 @@ func hint(err error) string {
 		return "give the file of the CA that signed the server's certificate"
 	case errors.As(err, &hostname):
 		return "give the server name that its certificate holds"
-	case errors.As(err, &record):
-		return "the server speaks no TLS there: use redis:// or its TLS port"
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET):
 		return "the server closed the connection: it may want TLS, or allow no client from here"
 	case redis.HasErrorPrefix(err, "WRONGPASS"), redis.HasErrorPrefix(err, "NOAUTH"):
@@ -73,7 +69,7 @@ func hint(err error) string {
 	case redis.HasErrorPrefix(err, "NOPERM"):
 		return "grant it with ACL SETUSER"
 	case errors.Is(err, context.DeadlineExceeded), isTimeout(err):
-		return "nothing answered in time: check address and firewall"
+		return "nothing answered in time: check address and firewall, and that both sides use TLS or none does"
 	case strings.Contains(err.Error(), "all sentinels specified in configuration are unreachable"):
 		return "check the sentinels' addresses and the master's name"
 	}
