@@ -2,7 +2,9 @@ package config
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -117,7 +119,8 @@ func (l *loader) schema(key string, n *node) *filterd.Schema {
 		}
 		schema, err := filterd.ParseSchemaIn(l.folder, key, text.Bytes())
 		if err != nil {
-			l.fail(key, n, "", "%s", strings.TrimPrefix(err.Error(), "schema "+key+": "))
+			message := strings.TrimLeft(strings.TrimPrefix(err.Error(), "schema "+key), ": ")
+			l.fail(key, n, "", "%s", l.conceal(message, key, n))
 		}
 		return schema
 	case n.kind != scalarNode || n.tag != tagText:
@@ -136,10 +139,17 @@ func (l *loader) schema(key string, n *node) *filterd.Schema {
 	if !ok {
 		if _, loaded.err = l.regularFile(name, maxSize); loaded.err == nil {
 			loaded.schema, loaded.err = filterd.LoadSchema(l.file(name))
+			if loaded.err != nil {
+				message := strings.TrimPrefix(loaded.err.Error(), "schema "+filepath.Base(name))
+				loaded.err = errors.New(quote(name) + message)
+			}
 		}
 		l.schemas[name] = loaded
 	}
-	if loaded.err != nil {
+	switch {
+	case loaded.err != nil && name != n.value:
+		l.wantReferred(key, n, "the path of a schema's file")
+	case loaded.err != nil:
 		l.fail(key, n, "", "%v", loaded.err)
 	}
 	return loaded.schema
@@ -148,13 +158,9 @@ func (l *loader) schema(key string, n *node) *filterd.Schema {
 // validation reads which messages are held against the schema.
 func (l *loader) validation(key string, n *node, c *filterd.Contract) {
 	if n.kind != mappingNode {
-		if value, ok := l.text(key, n); ok {
-			switch mode := filterd.Validation(value); mode {
-			case filterd.ValidateEnforce, filterd.ValidateOff:
-				c.Validate = mode
-			default:
-				l.fail(key, n, "", "unknown value %s: want enforce, off or {sample: 0.01}", quote(value))
-			}
+		mode, ok := l.oneOf(key, n, string(filterd.ValidateEnforce), string(filterd.ValidateOff), "{sample: 0.01}")
+		if ok {
+			c.Validate = filterd.Validation(mode)
 		}
 		return
 	}
@@ -204,6 +210,8 @@ func (l *loader) byteSize(key string, n *node) int {
 	}
 	number, err := strconv.Atoi(strings.ReplaceAll(strings.TrimRight(digits, " "), "_", ""))
 	switch {
+	case (unit == 0 || err != nil) && value != n.value:
+		l.wantReferred(key, n, "a size such as 64KiB")
 	case unit == 0 || err != nil:
 		l.fail(key, n, "units are B, KiB and MiB", "want a size such as 64KiB")
 	case number < 1 || number > maxMaxSize/unit:

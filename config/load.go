@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -69,9 +70,19 @@ func Environment(lookup func(name string) (value string, set bool)) Option {
 func Load(path string, opts ...Option) (*Config, error) {
 	src, err := readLimited(path)
 	if err != nil {
-		return nil, &Error{Problems: []Problem{{File: path, Message: fileError(err).Error()}}, cause: err}
+		return nil, &Error{Problems: []Problem{{File: path, Message: reason(err)}}, cause: err}
 	}
 	return Parse(path, src, append([]Option{Folder(filepath.Dir(path))}, opts...)...)
+}
+
+// reason returns what the operating system says, without what was done and to
+// which file.
+func reason(err error) string {
+	var of *fs.PathError
+	if errors.As(err, &of) {
+		return of.Err.Error()
+	}
+	return err.Error()
 }
 
 // readLimited reads a file, but not much more than may be in it: it may be a
@@ -190,13 +201,18 @@ func (l *loader) compile() {
 
 // unjoin returns the errors that were joined to one.
 func unjoin(err error) []error {
-	if err == nil {
+	joined, ok := err.(interface{ Unwrap() []error })
+	switch {
+	case err == nil:
 		return nil
+	case !ok:
+		return []error{err}
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		return joined.Unwrap()
+	var errs []error
+	for _, err := range joined.Unwrap() {
+		errs = append(errs, unjoin(err)...)
 	}
-	return []error{err}
+	return errs
 }
 
 // ruleError reports what the engine says about a rule.

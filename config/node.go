@@ -23,6 +23,7 @@ type node struct {
 	entries []entry // in the file's order, with << written out
 	offset  int     // of the node in the text; of a scalar's own text
 	weight  int     // how much it is with its aliases written out, in bytes
+	faulty  bool    // something is wrong with it, and that was reported
 }
 
 type entry struct{ key, value *node }
@@ -211,6 +212,7 @@ func (r *treeReader) read(y *yaml.Node, key *path) *node {
 		r.mapping(n, y, key)
 	}
 	if y.Style&yaml.TaggedStyle != 0 && !standardTag(n) {
+		n.faulty = true
 		r.problems.add(r.place(y.Line, y.Column), len(y.Tag), key.String(), "if ! is part of an expression, quote the expression", "unknown tag "+quote(y.Tag))
 	}
 	return n

@@ -75,11 +75,21 @@ func (l *loader) redisError(s section, err error) {
 			}
 		}
 		if n != nil {
-			l.fail(s.key+"."+at.key, n, "", "%s", strings.TrimPrefix(message, at.prefix+": "))
+			key := s.key + "." + at.key
+			l.fail(key, n, "", "%s", l.conceal(detail(message), key, n))
 			return
 		}
 	}
 	l.fail(s.key, s.node, "", "%s", message)
+}
+
+// detail cuts off which option a message of pubsub's is about, unless that is
+// one of several addresses.
+func detail(message string) string {
+	if _, rest, ok := strings.Cut(message, ": "); ok && !strings.HasPrefix(message, "address") {
+		return rest
+	}
+	return message
 }
 
 func (l *loader) redisURL(s section) filterd.Secret {
@@ -120,8 +130,9 @@ func (l *loader) tls(key string, n *node) *pubsub.TLS {
 			return ""
 		}
 		file, err := l.regularFile(path, maxSize)
-		if err != nil {
-			key, n := s.get(name)
+		if key, n := s.get(name); err != nil && path != n.value {
+			l.wantReferred(key, n, "the path of a file")
+		} else if err != nil {
 			l.fail(key, n, "", "%v", err)
 		}
 		return file

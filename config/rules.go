@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"strconv"
 	"strings"
 
 	"github.com/filterd/filterd"
@@ -177,7 +178,7 @@ func (l *loader) sourceError(key string, n *node, base int, err error) {
 		// YAML has cut off what it takes for a comment?
 		start, length := t.whole(n)
 		line, lineStart := t.lineText(t.line(start + length - 1))
-		if rest := line[min(len(line), start+length-lineStart):]; strings.HasPrefix(strings.TrimLeft(rest, " \t"), "#") {
+		if rest := line[min(len(line), start+length-lineStart):]; strings.HasPrefix(strings.TrimLeft(rest, " \t,"), "#") {
 			hint = "quote the expression: # begins a comment in YAML"
 		}
 	}
@@ -261,16 +262,16 @@ func (l *loader) target(key string, n *node, profile []exprfilter.Option) engine
 		return engine.Target{Channel: n.value}
 	}
 	text := strings.TrimRight(n.value, " \t\r\n")
-	end := closingBrace(text)
-	if !strings.HasPrefix(text, "${") || end != len(text)-1 {
-		l.fail(key, n, "write "+computed(text), "the whole target is an expression or none of it")
+	parts, fault := targetParts(text)
+	switch {
+	case fault != "":
+		l.fail(key, n, "", "%s", fault)
+		return computedAnyhow()
+	case len(parts) > 1:
+		l.fail(key, n, "write ${"+strings.Join(parts, " + ")+"}", "${…} is the whole target or no part of it")
 		return computedAnyhow()
 	}
-	source := text[len("${"):end]
-	if strings.TrimSpace(source) == "" {
-		l.fail(key, n, "", "the expression is empty")
-		return computedAnyhow()
-	}
+	source := text[len("${") : len(text)-len("}")]
 	value, err := exprfilter.CompileValue(source, profile...)
 	if err != nil {
 		l.sourceError(key, n, len("${"), err)
@@ -342,29 +343,31 @@ func closingBrace(text string) int {
 	return -1
 }
 
-// computed spells a mixture of text and ${…} as one expression: "alerts." +
-// data.symbol.
-func computed(text string) string {
-	var parts []string
+// targetParts takes a target apart, a mixture of text and ${…}, into what would
+// have to be added up to one expression: "alerts." and data.symbol. Or it says
+// why it can't.
+func targetParts(text string) (parts []string, fault string) {
 	for text != "" {
 		start := strings.Index(text, "${")
-		end := -1
-		if start >= 0 {
-			end = closingBrace(text)
-		}
-		if end < 0 {
-			parts = append(parts, `"`+text+`"`)
-			break
+		if start < 0 {
+			return append(parts, strconv.Quote(text)), ""
 		}
 		if start > 0 {
-			parts = append(parts, `"`+text[:start]+`"`)
+			parts = append(parts, strconv.Quote(text[:start]))
+		}
+		end := closingBrace(text)
+		if end < 0 {
+			return nil, "} is missing"
 		}
 		source := strings.TrimSpace(text[start+len("${") : end])
-		if strings.ContainsAny(source, " ?:|&") {
+		switch {
+		case source == "":
+			return nil, "the expression is empty"
+		case strings.ContainsAny(source, " ?:|&"):
 			source = "(" + source + ")"
 		}
 		parts = append(parts, source)
 		text = text[end+1:]
 	}
-	return "${" + strings.Join(parts, " + ") + "}"
+	return parts, ""
 }

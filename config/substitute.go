@@ -97,13 +97,33 @@ func (l *loader) readSecret(file string) (string, error) {
 	if file == "" {
 		return "", fmt.Errorf("${file:} needs the path of a file")
 	}
-	file, err := l.regularFile(file, maxSecret)
+	path, err := l.regularFile(file, maxSecret)
 	if err != nil {
 		return "", err
 	}
-	secret, err := os.ReadFile(file)
+	secret, err := os.ReadFile(path)
 	if err != nil {
-		return "", fileError(err)
+		return "", fmt.Errorf("%s: %s", quote(file), reason(err))
 	}
 	return strings.TrimSuffix(strings.TrimSuffix(string(secret), "\n"), "\r"), nil
+}
+
+// conceal puts references back in a message where it shows what those in a
+// node stand for.
+func (l *loader) conceal(message string, key string, n *node) string {
+	switch n.kind {
+	case mappingNode:
+		for _, e := range n.entries {
+			message = l.conceal(message, key, e.value)
+		}
+	case listNode:
+		for _, item := range n.items {
+			message = l.conceal(message, key, item)
+		}
+	default:
+		if value, ok := l.substitute(key, n); ok && value != "" && value != n.value {
+			message = strings.ReplaceAll(message, value, n.value)
+		}
+	}
+	return message
 }

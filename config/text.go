@@ -12,8 +12,12 @@ import (
 // is also how much aliases may add to a config.
 const maxSize = 16 << 20
 
-// maxExcerpt is the longest excerpt, in characters.
-const maxExcerpt = 120
+// maxExcerpt is the longest excerpt, in characters, and maxMask is how many
+// bytes on both sides of it are searched for the passwords that are in it.
+const (
+	maxExcerpt = 120
+	maxMask    = 4 << 10
+)
 
 // A text is the config file's text. A place in it is an offset in bytes.
 type text struct {
@@ -104,37 +108,48 @@ func (t *text) problem(offset, length int, key, hint, message string) Problem {
 	rest := line[within:]
 	p.Length = max(1, utf8.RuneCountInString(rest[:max(0, min(length, len(rest)))]))
 
-	// A window around the fault, if the line is long.
-	runes := []rune(maskSecrets(line))
-	at := min(p.Column-1, len(runes))
-	from, to := 0, len(runes)
-	if len(runes) > maxExcerpt {
-		from = max(0, at-maxExcerpt/3)
-		to = min(len(runes), from+maxExcerpt)
-		from = max(0, to-maxExcerpt)
-		p.Length = min(p.Length, max(1, to-at))
+	// A window around the fault, if the line is long. Secrets are looked for in
+	// somewhat more than the window, since a key may lie before it.
+	from, to := within, within
+	for n := 0; from > 0 && n < maxExcerpt/3; n++ {
+		_, size := utf8.DecodeLastRuneInString(line[:from])
+		from -= size
 	}
-	window := make([]rune, 0, to-from+2)
-	indent := make([]rune, 0, at-from+1)
+	for n := utf8.RuneCountInString(line[from:within]); to < len(line) && n < maxExcerpt; n++ {
+		_, size := utf8.DecodeRuneInString(line[to:])
+		to += size
+	}
+	for n := utf8.RuneCountInString(line[from:to]); from > 0 && n < maxExcerpt; n++ {
+		_, size := utf8.DecodeLastRuneInString(line[:from])
+		from -= size
+	}
+	p.Length = min(p.Length, max(1, utf8.RuneCountInString(line[within:to])))
+	near := max(0, from-maxMask)
+	hidden := secretBytes(line[near:min(len(line), to+maxMask)])
+	var excerpt, indent strings.Builder
 	if from > 0 {
-		window, indent = append(window, '…'), append(indent, ' ')
+		excerpt.WriteRune('…')
+		indent.WriteByte(' ')
 	}
-	for i, r := range runes[from:to] {
-		if r != '\t' && !unicode.IsPrint(r) {
+	for i, r := range line[from:to] {
+		switch {
+		case hidden[from+i-near]:
+			r = '*'
+		case r != '\t' && !unicode.IsPrint(r):
 			r = utf8.RuneError
 		}
-		window = append(window, r)
-		if from+i < at {
+		excerpt.WriteRune(r)
+		if from+i < within {
 			if r != '\t' {
 				r = ' '
 			}
-			indent = append(indent, r)
+			indent.WriteRune(r)
 		}
 	}
-	if to < len(runes) {
-		window = append(window, '…')
+	if to < len(line) {
+		excerpt.WriteRune('…')
 	}
-	p.Excerpt, p.indent = strings.TrimRight(string(window), " \t"), string(indent)
+	p.Excerpt, p.indent = strings.TrimRight(excerpt.String(), " \t"), indent.String()
 	return p
 }
 
@@ -143,10 +158,10 @@ var (
 	urlPassword = regexp.MustCompile(`://[^\s@/]*@`)
 )
 
-// maskSecrets hides the passwords that a line holds, character by character.
-// It goes by the line's looks, since the fault may be that the line is no
-// YAML. References to where a password is stay.
-func maskSecrets(line string) string {
+// secretBytes says which bytes of a line are passwords. It goes by the line's
+// looks, since the fault may be that the line is no YAML. References to where
+// a password is are none.
+func secretBytes(line string) []bool {
 	hidden := make([]bool, len(line))
 	hide := func(from, to int) {
 		for i := from; i < to; i++ {
@@ -174,12 +189,5 @@ func maskSecrets(line string) string {
 			hide(m[1]-len("@")-len(user[i+1:]), m[1]-len("@"))
 		}
 	}
-	var masked strings.Builder
-	for i, r := range line {
-		if hidden[i] {
-			r = '*'
-		}
-		masked.WriteRune(r)
-	}
-	return masked.String()
+	return hidden
 }

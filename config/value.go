@@ -16,6 +16,9 @@ import (
 
 // fail reports a problem with a node.
 func (l *loader) fail(key string, n *node, hint, format string, args ...any) {
+	if n.faulty {
+		return // it is but a consequence
+	}
 	offset, length := l.problems.text.whole(n)
 	l.problems.add(offset, length, key, hint, fmt.Sprintf(format, args...))
 }
@@ -136,7 +139,7 @@ func (l *loader) integer(key string, n *node, least, most int) (int, bool) {
 	i, err := strconv.Atoi(strings.ReplaceAll(value, "_", ""))
 	if n.kind != scalarNode || n.tag != tagInt && value == n.value || err != nil && value != n.value {
 		if value != n.value {
-			l.fail(key, n, "", "want a whole number, and that is not what the reference stands for")
+			l.wantReferred(key, n, "a whole number")
 		} else {
 			l.want(key, n, "", "a whole number")
 		}
@@ -164,7 +167,7 @@ func (l *loader) boolean(key string, n *node) (value, ok bool) {
 		}
 	}
 	if text != n.value {
-		l.fail(key, n, "", "want true or false, and that is not what the reference stands for")
+		l.wantReferred(key, n, "true or false")
 	} else {
 		l.want(key, n, "", "true or false")
 	}
@@ -173,6 +176,10 @@ func (l *loader) boolean(key string, n *node) (value, ok bool) {
 
 // oneOf reads one of a few words.
 func (l *loader) oneOf(key string, n *node, words ...string) (string, bool) {
+	if n.kind != scalarNode || n.tag != tagText {
+		l.want(key, n, "", alternatives(words))
+		return "", false
+	}
 	value, ok := l.text(key, n)
 	if !ok {
 		return "", false
@@ -180,12 +187,27 @@ func (l *loader) oneOf(key string, n *node, words ...string) (string, bool) {
 	if contains(words, value) {
 		return value, true
 	}
+	l.unknown(key, n, value, words)
+	return "", false
+}
+
+// unknown reports a value that is none of a few words.
+func (l *loader) unknown(key string, n *node, value string, words []string) {
+	if value != n.value {
+		l.wantReferred(key, n, alternatives(words))
+		return
+	}
 	hint := ""
 	if near := nearest(value, words); near != "" {
 		hint = "did you mean " + near + "?"
 	}
 	l.fail(key, n, hint, "unknown value %s: want %s", quote(value), alternatives(words))
-	return "", false
+}
+
+// wantReferred reports a value that came from the environment, without showing
+// it: nobody knows what it was meant for.
+func (l *loader) wantReferred(key string, n *node, what string) {
+	l.fail(key, n, "", "want %s, and that is not what %s stands for", what, quote(n.value))
 }
 
 // alternatives joins words: a, b or c.
@@ -249,9 +271,12 @@ func (l *loader) file(name string) string {
 func (l *loader) regularFile(name string, limit int64) (string, error) {
 	file := l.file(name)
 	info, err := os.Stat(file)
+	var of *fs.PathError
 	switch {
+	case errors.As(err, &of):
+		return "", fmt.Errorf("%s: %w", quote(name), of.Err)
 	case err != nil:
-		return "", fileError(err)
+		return "", err
 	case info.IsDir():
 		return "", fmt.Errorf("%s is a folder", quote(name))
 	case !info.Mode().IsRegular():
@@ -260,16 +285,6 @@ func (l *loader) regularFile(name string, limit int64) (string, error) {
 		return "", fmt.Errorf("%s is larger than %d KiB", quote(name), limit>>10)
 	}
 	return file, nil
-}
-
-// fileError shortens an error of the operating system: open and stat are of
-// no interest.
-func fileError(err error) error {
-	var of *fs.PathError
-	if !errors.As(err, &of) {
-		return err
-	}
-	return fmt.Errorf("%s: %w", of.Path, of.Err)
 }
 
 // json appends a node's value as compact JSON. Numbers keep their text where
