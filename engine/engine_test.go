@@ -213,7 +213,10 @@ func TestCallbacks(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%5 == 0 { // let the quick ones keep up with their short queues
-			eventually(t, "kept up", func() bool { s := e.Stats(); return s.Rules["fine"].Queued+s.Rules["fails"].Queued+s.Rules["panics"].Queued == 0 })
+			eventually(t, "kept up", func() bool {
+				s := e.Stats()
+				return s.Rules["fine"].Queued+s.Rules["fails"].Queued+s.Rules["panics"].Queued == 0
+			})
 		}
 	}
 	eventually(t, "quick callbacks are done", func() bool {
