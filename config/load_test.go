@@ -105,6 +105,31 @@ func TestCases(t *testing.T) {
 	}
 }
 
+// TestExampleFiles: editors agree with what users start from, and it loads.
+func TestExampleFiles(t *testing.T) {
+	schema := compileSchema(t)
+	files, err := filepath.Glob("../examples/*/filterd.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, "../deploy/filterd.yaml") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if verdict := editor(t, schema, string(text)); verdict != "accepts" {
+			t.Errorf("the schema %s %s", verdict, file)
+		}
+	}
+	c, err := Load("../deploy/filterd.yaml", Environment(variables))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Warnings) > 0 {
+		t.Error(c.Warnings)
+	}
+}
+
 func compileSchema(t *testing.T) *jsonschema.Schema {
 	t.Helper()
 	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(Schema()))

@@ -3,9 +3,12 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,6 +30,35 @@ func TestSchemaIsGenerated(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want), string(Schema())); diff != "" {
 		t.Errorf("%s is not what spec.go says: run go test ./config -update (-want +got):\n%s", schemaFile, diff)
+	}
+}
+
+// TestEveryKeyIsRead puts a value of no use to anyone under every key of the
+// spec: one that nobody reads would go unnoticed.
+func TestEveryKeyIsRead(t *testing.T) {
+	for _, section := range []struct {
+		key, text string
+		keys      []string
+	}{
+		{"", "%s: [[1]]\n", fileKeys},
+		{"redis.", "redis: {%s: [[1]]}\n", redisKeys},
+		{"redis.tls.", "redis: {tls: {%s: [[1]]}}\n", tlsKeys},
+		{"channels.c.", "channels: {c: {%s: [[1]]}}\n", channelKeys},
+		{"channels.c.validate.", "channels: {c: {validate: {%s: [[1]]}}}\n", validateKeys},
+		{"rules.r.", "rules: {r: {%s: [[1]]}}\n", ruleKeys},
+		{"rules.r.to.", "rules: {r: {to: {%s: [[1]]}}}\n", targetKeys},
+		{"rules.r.tests[0].", "rules: {r: {tests: [{%s: [[.nan]]}]}}\n", testKeys},
+	} {
+		for _, key := range section.keys {
+			_, err := parse(fmt.Sprintf(section.text, key))
+			var of *Error
+			found := errors.As(err, &of) && slices.ContainsFunc(of.Problems, func(p Problem) bool {
+				return strings.HasPrefix(p.Key, section.key+key) && p.Message != "unknown key"
+			})
+			if !found {
+				t.Errorf("%s%s: %v", section.key, key, err)
+			}
+		}
 	}
 }
 
