@@ -504,3 +504,25 @@ func TestProblemsAsJSON(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// BenchmarkParse loads 10,000 rules.
+func BenchmarkParse(b *testing.B) {
+	var text strings.Builder
+	text.WriteString("rules:\n")
+	for i := range 10_000 {
+		fmt.Fprintf(&text, `  rule%d:
+    from: [PRICE_DATA, "prices.*"]
+    when: data.symbol startsWith "BTC%d" and data.price * data.qty > 10_000
+    set: {notional: data.price * data.qty}
+    to: whale-alerts
+    tests:
+      - {in: {symbol: BTC-USD, price: 60000, qty: 1}, out: whale-alerts}
+`, i, i)
+	}
+	b.SetBytes(int64(text.Len()))
+	for b.Loop() {
+		if _, err := parse(text.String()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
