@@ -1,0 +1,240 @@
+// Command filterd runs programmable message filters for Redis.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/urfave/cli/v2"
+)
+
+// The exit codes.
+const (
+	exitFailed      = 1  // rules or messages failed
+	exitUsage       = 2  // the command line or the config file is wrong
+	exitUnreachable = 3  // Redis is unreachable
+	exitBug         = 70 // EX_SOFTWARE of sysexits.h
+)
+
+func main() {
+	os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run runs one command and returns its exit code.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
+	defer func() {
+		if r := recover(); r != nil {
+			fmt.Fprintf(stderr, "filterd: this is a bug, please report it: %v\n%s", r, debug.Stack())
+			code = exitBug
+		}
+	}()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal kills
+
+	redis.SetLogger(discard{}) // what it has to say comes back as errors too
+
+	app := newApp(stdin, stdout, stderr)
+	err := app.RunContext(ctx, flagsFirst(app, args))
+	if err == nil {
+		return 0
+	}
+	var exit *exitError
+	if !errors.As(err, &exit) {
+		exit = &exitError{code: exitFailed, err: err}
+	}
+	if exit.err != nil {
+		fmt.Fprintf(stderr, "filterd: %v\n", exit.err)
+	}
+	return exit.code
+}
+
+// discard is a logger of go-redis.
+type discard struct{}
+
+func (discard) Printf(context.Context, string, ...any) {}
+
+// An exitError ends the program with a code. Without an error there is nothing
+// more to say.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exitError) Unwrap() error { return e.err }
+
+// usage is a fault of the command line.
+func usage(format string, args ...any) error {
+	return &exitError{code: exitUsage, err: fmt.Errorf(format, args...)}
+}
+
+func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
+	app := &cli.App{
+		Name:    "filterd",
+		Usage:   "programmable message filters for Redis",
+		Version: version(),
+		Description: "filterd subscribes to Redis channels, checks each message against its channel's contract,\n" +
+			"evaluates rules on it, and sends what they keep to other channels.\n\n" +
+			"Try it: filterd demo",
+		Reader:                 stdin,
+		Writer:                 stdout,
+		ErrWriter:              stderr,
+		HideHelpCommand:        true,
+		UseShortOptionHandling: false,
+		ExitErrHandler:         func(*cli.Context, error) {}, // run decides
+		OnUsageError:           onUsageError,
+		Action: func(c *cli.Context) error {
+			if name := c.Args().First(); name != "" {
+				return usage("there is no command %q%s\nRun 'filterd --help' for the list of commands", name, didYouMean(name, commandNames(c.App)))
+			}
+			return cli.ShowAppHelp(c)
+		},
+		Commands: []*cli.Command{
+			runCommand(), demoCommand(), checkCommand(), testCommand(), evalCommand(), replayCommand(),
+			publishCommand(), tailCommand(), schemaCommand(),
+		},
+	}
+	for _, command := range app.Commands {
+		command.OnUsageError = onUsageError
+		command.HideHelpCommand = true
+		action := command.Action
+		command.Action = func(c *cli.Context) error {
+			if err := checkOutput(c); err != nil {
+				return err
+			}
+			return action(c)
+		}
+	}
+	return app
+}
+
+func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
+	text := err.Error()
+	name := "filterd"
+	if c.Command != nil && c.Command.Name != "filterd" && c.Command.Name != "" {
+		name += " " + c.Command.Name
+	}
+	if flag, ok := strings.CutPrefix(text, "flag provided but not defined: "); ok {
+		var known []string
+		for _, f := range c.Command.Flags {
+			for _, name := range f.Names() {
+				known = append(known, dashed(name))
+			}
+		}
+		text = fmt.Sprintf("there is no flag %s%s", dashed(strings.TrimLeft(flag, "-")), didYouMean(dashed(strings.TrimLeft(flag, "-")), known))
+	}
+	return usage("%s\nRun '%s --help' for usage", text, name)
+}
+
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
+}
+
+func commandNames(app *cli.App) []string {
+	var names []string
+	for _, c := range app.Commands {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// flagsFirst moves a command's flags before its arguments, since the flag
+// package stops at the first argument: 'filterd eval EXPR --quiet' is what
+// people type. Everything behind -- stays where it is.
+func flagsFirst(app *cli.App, args []string) []string {
+	if len(args) < 2 {
+		return args
+	}
+	command := app.Command(args[1])
+	if command == nil {
+		return args
+	}
+	takesValue := make(map[string]bool)
+	for _, f := range command.Flags {
+		_, isBool := f.(*cli.BoolFlag)
+		for _, name := range f.Names() {
+			takesValue[name] = !isBool
+		}
+	}
+	var flags, rest []string
+	for i := 2; i < len(args); i++ {
+		arg := args[i]
+		if arg == "--" {
+			rest = append(rest, args[i:]...)
+			break
+		}
+		if len(arg) < 2 || arg[0] != '-' {
+			rest = append(rest, arg)
+			continue
+		}
+		flags = append(flags, arg)
+		if takesValue[strings.TrimLeft(arg, "-")] && i+1 < len(args) {
+			i++
+			flags = append(flags, args[i])
+		}
+	}
+	return slices.Concat(args[:2], flags, rest)
+}
+
+// didYouMean returns ": did you mean X?" for a word that nearly is another.
+func didYouMean(word string, words []string) string {
+	for _, w := range words {
+		if oneEdit(word, w) || len(word) > 3 && (strings.HasPrefix(w, word) || strings.HasPrefix(word, w)) {
+			return ": did you mean " + w + "?"
+		}
+	}
+	return ""
+}
+
+// oneEdit reports whether a and b differ by one letter, or two swapped ones.
+func oneEdit(a, b string) bool {
+	if len(a) > len(b) {
+		a, b = b, a
+	}
+	i := 0
+	for i < len(a) && a[i] == b[i] {
+		i++
+	}
+	switch len(b) - len(a) {
+	case 0:
+		return i == len(a) || a[i+1:] == b[i+1:] ||
+			i+1 < len(a) && a[i] == b[i+1] && a[i+1] == b[i] && a[i+2:] == b[i+2:]
+	case 1:
+		return a[i:] == b[i+1:]
+	}
+	return false
+}
+
+// version is the module's version, or the commit it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	v := info.Main.Version
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
+			v = "commit " + s.Value
+		}
+	}
+	return v + " " + info.GoVersion
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/engine"
+	"github.com/filterd/filterd/pubsub"
+)
+
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "run",
+		Usage: "run the rules of a config file until it is told to stop",
+		Description: "SIGINT and SIGTERM end it: it stops reading, sends what it has read, and exits with code 0.\n" +
+			"A second signal ends it at once.",
+		Flags: []cli.Flag{
+			configFlag(),
+			&cli.BoolFlag{Name: "once", Usage: "give up, with exit code 3, if Redis is unreachable at start"},
+			&cli.BoolFlag{Name: "embedded", Usage: "start a Redis of its own instead of connecting to the config file's"},
+			&cli.DurationFlag{Name: "drain", Value: 5 * time.Second, Usage: "how long to wait at the end for what has been read, as a `DURATION`"},
+			logLevelFlag(),
+			outputFlag(),
+		},
+		Action: runRules,
+	}
+}
+
+func runRules(c *cli.Context) error {
+	if err := noArguments(c); err != nil {
+		return err
+	}
+	logger, err := newLogger(c)
+	if err != nil {
+		return err
+	}
+	if c.Duration("drain") <= 0 {
+		return usage("--drain %v: want more than 0", c.Duration("drain"))
+	}
+	loaded, err := loadConfig(c)
+	if err != nil {
+		return err
+	}
+	if c.Bool("embedded") {
+		b, err := startBroker(c.Context)
+		if err != nil {
+			return err
+		}
+		defer b.Close()
+		logger.Info("embedded broker", "program", b.Name, "url", b.URL)
+		loaded.Redis = pubsub.Options{URL: filterd.Secret(b.URL)}
+	}
+	rdb, err := loaded.Redis.Client()
+	if err != nil {
+		return &exitError{code: exitUsage, err: err}
+	}
+	defer rdb.Close()
+	eng, err := loaded.Engine(engine.Config{
+		Sink:         pubsub.NewSink(rdb),
+		Logger:       logger,
+		DrainTimeout: c.Duration("drain"),
+	})
+	if err != nil {
+		return err
+	}
+	source := pubsub.NewSource(rdb, pubsub.SourceOptions{
+		Logger:       logger,
+		FailFast:     c.Bool("once"),
+		DrainTimeout: c.Duration("drain"),
+	})
+	logger.Info("starting", "version", version(), "config", loaded.Path, "rules", len(loaded.Rules))
+	go func() { // ends with the command
+		if source.WaitReady(c.Context) == nil {
+			names, globs := loaded.Table.Subscriptions()
+			logger.Info("ready", "channels", names, "patterns", globs)
+		}
+	}()
+	err = eng.Run(c.Context, source)
+	err = errors.Join(err, eng.Close(context.WithoutCancel(c.Context)))
+	logStats(logger, eng.Stats())
+	var halted *engine.HaltError
+	if errors.As(err, &halted) {
+		return &exitError{code: exitFailed, err: err}
+	}
+	return redisError(err)
+}
+
+// logStats logs what was done with every message, and what was lost.
+func logStats(logger *slog.Logger, s engine.Stats) {
+	for name, channel := range s.Channels {
+		args := []any{"channel", name, "received", channel.Received}
+		for reason, n := range channel.Invalid {
+			args = append(args, "invalid_"+string(reason), n)
+		}
+		logger.Info("channel", args...)
+	}
+	for name, r := range s.Rules {
+		logger.Info("rule", "rule", name, "matched", r.Matched, "delivered", r.Delivered, "no_receivers", r.NoReceivers,
+			"errors", r.Errors, "undelivered", r.Undelivered, "dropped", r.Dropped)
+	}
+	logger.Info("stopped", "gaps", s.Gaps, "gap_time", s.GapTime, "dead_letters", s.DeadLetters,
+		"dead_letters_lost", s.DeadLettersLost, "unrouted", s.Unrouted, "refused", s.Refused)
+}

@@ -1,0 +1,3 @@
+// Package comparison measures filterd beside what people would use instead.
+// It holds no code of its own: see its benchmarks.
+package comparison
