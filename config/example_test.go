@@ -2,7 +2,9 @@ package config_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/filterd/filterd"
@@ -64,4 +66,103 @@ rules:
 	// filterd.yaml:6:24: rules.whales.when: unexpected token Operator(">")
 	//     6 |     when: data.price > > 10
 	//       |                        ^
+}
+
+// A file that isn't there is no file without rules.
+func ExampleLoad() {
+	_, err := config.Load("nowhere/filterd.yaml")
+	fmt.Println(errors.Is(err, fs.ErrNotExist))
+	fmt.Println(err)
+	// Output:
+	// true
+	// nowhere/filterd.yaml: no such file or directory
+}
+
+// Rules name the Go functions that they call.
+func ExampleCallbacks() {
+	const text = `
+rules:
+  failed-bots:
+    from: BOT_STATUS
+    when: data.status == "failed"
+    to: {callback: page}
+`
+	page := func(_ context.Context, m *filterd.Message) error {
+		fmt.Printf("page: %s\n", m.Payload)
+		return nil
+	}
+	_, err := config.Parse("filterd.yaml", []byte(text))
+	fmt.Println(err)
+
+	c, err := config.Parse("filterd.yaml", []byte(text), config.Callbacks(map[string]engine.Callback{"page": page}))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	e, err := c.Engine(engine.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	ctx := context.Background()
+	err = e.Process(ctx, &filterd.Message{Channel: "BOT_STATUS", Payload: []byte(`{"bot":"alpha","status":"failed"}`)})
+	if err := errors.Join(err, e.Close(ctx)); err != nil { // Close waits for the callback
+		fmt.Println(err)
+	}
+	// Output:
+	// filterd.yaml:6:20: rules.failed-bots.to.callback: callback page is not registered by the program
+	//     6 |     to: {callback: page}
+	//       |                    ^~~~
+	// page: {"bot":"alpha","status":"failed"}
+}
+
+// Variables need not come from the environment of the process.
+func ExampleEnvironment() {
+	lookup := func(name string) (string, bool) {
+		value, ok := map[string]string{"REDIS_HOST": "redis-1"}[name]
+		return value, ok
+	}
+	c, err := config.Parse("filterd.yaml", []byte(`
+redis:
+  host: ${REDIS_HOST}
+  port: ${REDIS_PORT:-6380}
+rules:
+  copy: {from: PRICE_DATA, to: prices}
+`), config.Environment(lookup))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(c.Redis.Host, c.Redis.Port)
+	// Output: redis-1 6380
+}
+
+// The tests beside the rules, and the table to try them on.
+func ExampleTest() {
+	c, err := config.Parse("filterd.yaml", []byte(`
+rules:
+  whales:
+    from: PRICE_DATA
+    when: data.price > 1000
+    to: whale-alerts
+    tests:
+      - {in: {price: 2000}, out: whale-alerts}
+      - {in: {price: 10}, out: drop}
+`))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	processor := c.Table.NewProcessor()
+	for _, test := range c.Tests {
+		result, err := processor.Process(&filterd.Message{Channel: test.Channel, Payload: test.In})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("%s: %s wants %s %v, got %d outputs\n", test, test.In, test.Outcome, test.Out, len(result.Outputs))
+	}
+	// Output:
+	// whales[0]: {"price":2000} wants deliver [whale-alerts], got 1 outputs
+	// whales[1]: {"price":10} wants drop [], got 0 outputs
 }

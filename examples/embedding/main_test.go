@@ -26,7 +26,7 @@ func TestEmbedding(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rdb.Close()
-	received := rdb.Subscribe(ctx, "alerts.whales", "dead.prices")
+	received := rdb.Subscribe(ctx, "alerts.desk", "dead.prices")
 	defer received.Close()
 	for range 2 { // the subscriptions
 		if _, err := received.Receive(ctx); err != nil {
@@ -50,7 +50,7 @@ func TestEmbedding(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"specversion":"1.0","id":"1","source":"/test","type":"price","data":{"symbol":"BTC-USD","price":60000.50,"qty":2,"notional":120001},"filterdhops":1}`
-	if whale.Channel != "alerts.whales" || whale.Payload != want {
+	if whale.Channel != "alerts.desk" || whale.Payload != want {
 		t.Errorf("got %s on %s\nwant %s", whale.Payload, whale.Channel, want)
 	}
 	dead, err := received.ReceiveMessage(ctx)
