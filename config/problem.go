@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // maxProblems is how many problems are collected before the rest is dropped:
@@ -97,7 +99,24 @@ func (p *problems) add(offset, length int, key, hint, message string) {
 		p.more++
 		return
 	}
-	p.list = append(p.list, p.text.problem(offset, length, key, hint, message))
+	p.list = append(p.list, p.text.problem(offset, length, key, printable(hint), printable(message)))
+}
+
+// printable escapes what would break a line, or a terminal: a message may
+// repeat what is in the file.
+func printable(text string) string {
+	if strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 // sorted returns the problems in the order of the text, each once: a node
