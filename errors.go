@@ -44,14 +44,17 @@ func (f Failure) String() string {
 // A ValidationError reports everything that is wrong with one message. It
 // matches [ErrInvalid].
 type ValidationError struct {
-	Channel  string    // the channel the message was meant for or came from
+	Channel  string    // the channel the message was meant for or came from; may be empty
 	Reason   Reason    // the class of all failures
 	Failures []Failure // at least one, in the order of the payload's check
 }
 
 func (e *ValidationError) Error() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %s: ", e.Channel, e.Reason)
+	if e.Channel != "" {
+		b.WriteString(e.Channel + ": ")
+	}
+	b.WriteString(string(e.Reason) + ": ")
 	for i, f := range e.Failures {
 		if i > 0 {
 			b.WriteString("; ")

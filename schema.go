@@ -31,6 +31,30 @@ const (
 	maxFailureDetail  = 256  // bytes
 )
 
+// maxSchemaDepth is how deep data may be nested that is held against a schema.
+// The library copies the path of every failure: where a schema refers to
+// itself, deep data with many failures would take the square of its size.
+const maxSchemaDepth = 128
+
+// shallow reports whether a value is nested at most that many levels deep.
+func shallow(value any, levels int) bool {
+	switch value := value.(type) {
+	case map[string]any:
+		for _, member := range value {
+			if levels == 0 || !shallow(member, levels-1) {
+				return false
+			}
+		}
+	case []any:
+		for _, element := range value {
+			if levels == 0 || !shallow(element, levels-1) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // A failureList collects failures up to the maximum and counts the rest.
 type failureList struct {
 	failures []Failure
@@ -179,6 +203,9 @@ func schemaError(name string, err error) error {
 
 // check returns what is wrong with a value that stands at the pointer at.
 func (s *Schema) check(value any, at string) []Failure {
+	if !shallow(value, maxSchemaDepth) {
+		return []Failure{{Pointer: at, Detail: fmt.Sprintf("nested more than %d levels deep: a schema checks no more", maxSchemaDepth)}}
+	}
 	err := s.compiled.Validate(value)
 	if err == nil {
 		return nil

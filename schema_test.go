@@ -288,3 +288,38 @@ func TestLoadSchemaErrors(t *testing.T) {
 	_, err := filterd.ParseSchemaIn(filepath.Join(root, "none"), "x", []byte(`{}`))
 	same(t, "no folder", strings.ReplaceAll(text(err), root, "ROOT"), "open ROOT/none: no such file or directory")
 }
+
+// Data that is nested deeply fails where the schema refers to itself, in time
+// and memory that grow as the payload does.
+func TestSchemaRecursion(t *testing.T) {
+	s, err := filterd.ParseSchema("tree", []byte(`{"type":"array","items":{"$ref":"#"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry, err := filterd.NewRegistry(filterd.Contract{Channel: "c", Schema: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	nested := func(levels int) []byte {
+		return []byte(strings.Repeat(`[1,`, levels) + `[]` + strings.Repeat(`]`, levels))
+	}
+	for levels, want := range map[int]string{
+		2:    "c: schema: /0: got number, want array; /1/0: got number, want array",
+		129:  "c: schema: nested more than 128 levels deep: a schema checks no more",
+		9000: "c: schema: nested more than 128 levels deep: a schema checks no more",
+	} {
+		if err := registry.Check(&filterd.Message{Channel: "c", Payload: nested(levels)}); err == nil || err.Error() != want {
+			t.Errorf("%d levels: %v", levels, err)
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	payload := nested(127)
+	if err := registry.Check(&filterd.Message{Channel: "c", Payload: payload}); err == nil {
+		t.Error("127 levels: no failure")
+	}
+	runtime.ReadMemStats(&after)
+	if grown := after.TotalAlloc - before.TotalAlloc; grown > uint64(4000*len(payload)) {
+		t.Errorf("%d bytes for a payload of %d", grown, len(payload))
+	}
+}

@@ -45,7 +45,7 @@ func TestSecretReveal(t *testing.T) {
 }
 
 func TestSecretFormats(t *testing.T) {
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%#x", "% X", "%20s", "%.3s", "%T"} {
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%#x", "% X", "%20s", "%.3s", "%T", "%d", "%t", "%c", "%b", "%e", "%U", "%08.3f"} {
 		for _, holder := range holders() {
 			if got := fmt.Sprintf(verb, holder); leaks(got) {
 				t.Errorf("%s of %T gives %s", verb, holder, got)

@@ -84,7 +84,7 @@ func eval(c *cli.Context) error {
 	err = eachLine(c.Context, c.App.Reader, t, func(n int, line []byte) error {
 		m.Reset(line)
 		if err := registry.Check(m); err != nil {
-			t.invalid(n, withoutChannel(err))
+			t.invalid(n, err)
 			return nil
 		}
 		keep, err := matcher.Match(m)
@@ -103,15 +103,6 @@ func eval(c *cli.Context) error {
 		return err
 	}
 	return t.finish()
-}
-
-// withoutChannel is a contract's error for a message that came through none.
-func withoutChannel(err error) error {
-	var invalid *filterd.ValidationError
-	if errors.As(err, &invalid) && invalid.Channel == "" {
-		return errors.New(strings.TrimPrefix(invalid.Error(), ": "))
-	}
-	return err
 }
 
 // eachLine calls do for every line that is not too long, until ctx ends.
