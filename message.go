@@ -74,6 +74,28 @@ func (m *Message) Data() (any, error) {
 	return m.view.data, nil
 }
 
+// Decode decodes the message's data into a Go value, as [json.Unmarshal] does.
+// The data of a bytes envelope, or of data_base64, is decoded as a JSON text.
+// Errors are those of Data, and of the unmarshalling.
+func (m *Message) Decode(into any) error {
+	data, err := m.Data()
+	if err != nil {
+		return err
+	}
+	if !m.view.event {
+		return json.Unmarshal(m.Payload, into)
+	}
+	event, err := m.Event()
+	if err != nil {
+		return err
+	}
+	if event.Data != nil {
+		return json.Unmarshal(event.Data, into)
+	}
+	text, _ := data.(string) // of data_base64; empty if there is no data
+	return json.Unmarshal([]byte(text), into)
+}
+
 // Attributes returns the event's context attributes as they stand in the
 // JSON, without those that are null; it is empty for a message that is no
 // event. The map is shared: do not modify it. Errors are those of Data.
@@ -166,7 +188,11 @@ func (m *Message) Field(slot int) (any, error) {
 	case PathData:
 		return m.Data()
 	case PathEvent:
-		return m.Attributes()
+		attributes, err := m.Attributes()
+		if err != nil {
+			return nil, err // not a nil map in an any
+		}
+		return attributes, nil
 	default:
 		return m.Channel, nil
 	}

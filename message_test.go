@@ -3,6 +3,7 @@ package filterd_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/filterd/filterd"
@@ -181,5 +182,21 @@ func TestMessageDataIsJSON(t *testing.T) {
 			same(t, "error", text(err), "")
 			same(t, payload, got, want)
 		}
+	}
+}
+
+func TestMessageDecode(t *testing.T) {
+	type trade struct{ Price float64 }
+	for _, test := range []struct{ payload, want string }{
+		{`{"price":2}`, "{2} <nil>"},
+		{`{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"price":3}}`, "{3} <nil>"},
+		{`{"specversion":"1.0","id":"1","source":"s","type":"t","data_base64":"eyJwcmljZSI6NH0="}`, "{4} <nil>"},
+		{`{"specversion":"1.0","id":"1","source":"s","type":"t"}`, "{0} unexpected end of JSON input"},
+		{`{"price":"x"}`, "{0} json: cannot unmarshal string into Go struct field trade.Price of type float64"},
+		{`{`, "{0} c: malformed: not JSON: unexpected end of JSON input at byte 1"},
+	} {
+		var got trade
+		err := (&filterd.Message{Channel: "c", Payload: []byte(test.payload)}).Decode(&got)
+		same(t, test.payload, fmt.Sprintf("%v %v", got, err), test.want)
 	}
 }

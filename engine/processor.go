@@ -17,6 +17,8 @@ type Processor struct {
 	bound map[*program]*boundProgram
 
 	batch    [1]*filterd.Message
+	valid    []*filterd.Message // of the batch at hand
+	index    []int              // of the valid messages in the batch
 	verdicts []filterd.Verdict
 	merged   []filterd.Verdict
 	results  []Result
@@ -99,18 +101,17 @@ func (p *Processor) process(route *route, batch []*filterd.Message) {
 	p.results = slices.Grow(p.results[:0], len(batch))[:len(batch)]
 	p.outputs, p.outcomes = p.outputs[:0], p.outcomes[:0]
 	clear(p.results)
-	valid := make([]*filterd.Message, 0, 8)
-	index := make([]int, 0, 8) // of the valid messages in the batch
+	p.valid, p.index = p.valid[:0], p.index[:0]
 	for i, m := range batch {
 		if err := p.table.registry.Check(m); err != nil {
 			p.results[i].Invalid = err
 			continue
 		}
 		m.Bind(b.projection)
-		valid = append(valid, m)
-		index = append(index, i)
+		p.valid = append(p.valid, m)
+		p.index = append(p.index, i)
 	}
-	verdicts := p.match(b, valid)
+	verdicts := p.match(b, p.valid)
 	for i := range batch {
 		outcomes, outputs := len(p.outcomes), len(p.outputs)
 		result := &p.results[i]
@@ -119,7 +120,7 @@ func (p *Processor) process(route *route, batch []*filterd.Message) {
 				p.reject(result, batch[i])
 			}
 		}
-		for len(verdicts) > 0 && index[verdicts[0].Message] == i {
+		for len(verdicts) > 0 && p.index[verdicts[0].Message] == i {
 			v := verdicts[0]
 			verdicts = verdicts[1:]
 			p.apply(b, v.Rule, batch[i], result, v.Err)

@@ -17,6 +17,7 @@ package exprfilter
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr"
@@ -156,7 +157,11 @@ func sourceError(source string, err error) *filterd.SourceError {
 		return &filterd.SourceError{Source: source, Length: len(source), Message: err.Error()}
 	}
 	from := byteOffset(source, positioned.From)
-	return &filterd.SourceError{Source: source, Offset: from, Length: byteOffset(source, positioned.To) - from, Message: positioned.Message}
+	hint := ""
+	if strings.HasPrefix(positioned.Message, "unknown name ") {
+		hint = "an expression sees data, event and channel"
+	}
+	return &filterd.SourceError{Source: source, Offset: from, Length: byteOffset(source, positioned.To) - from, Message: positioned.Message, Hint: hint}
 }
 
 // byteOffset converts an offset in runes, as expr counts.

@@ -14,7 +14,7 @@ func TestCompileErrors(t *testing.T) {
 	full := "; profile: full allows it)"
 	for _, test := range []struct{ source, want string }{
 		{`data.price >`, `1:12: unexpected token EOF`},
-		{`dat.price > 1`, `1:1: unknown name dat`},
+		{`dat.price > 1`, `1:1: unknown name dat (an expression sees data, event and channel)`},
 		{`type == "x"`, `1:6: invalid operation: == (mismatched types func(interface {}) string and string)`},
 		{`channel == 5`, `1:9: invalid operation: == (mismatched types string and int)`},
 		{`"é" + data.x +`, `1:14: unexpected token EOF`},

@@ -44,7 +44,7 @@ func ExampleCompile_error() {
 	}
 	// Output:
 	// 1:13: unexpected token Operator(">")
-	// 1:1: unknown name dota
+	// 1:1: unknown name dota (an expression sees data, event and channel)
 	// 1:1: expected bool, but got int
 }
 
