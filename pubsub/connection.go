@@ -16,38 +16,40 @@ const (
 	// answerTimeout is how long a command may go unanswered although other
 	// messages arrive.
 	answerTimeout = 15 * time.Second
-	// freshnessPause is the pause between PINGs that find out how old what
-	// is being read is.
-	freshnessPause = 100 * time.Millisecond
+	// freshness is the pause between PINGs while messages arrive.
+	freshness = 250 * time.Millisecond
 )
 
 // A connection is one connection of a source, from dialling to its end. Two
 // goroutines share it: run sends commands and watches over time, read reads.
+//
+// A message that is read proves little about when the server last lived: it
+// may have waited in the socket while the reader or the handler was behind,
+// and Redis may have cut the connection for that reason long ago. The answer to
+// a command proves that the server lived when the command was sent. So a gap
+// begins there, and there is a PING now and then even while messages arrive.
 type connection struct {
 	source *Source
 	queue  *queue
 	begin  time.Time
 	pubsub *redis.PubSub
 
-	failFast bool      // what is wrong now ends the source; run's own
-	probed   time.Time // when the last PING was sent; run's own
+	failFast bool // what is wrong now ends the source; run's own
 
 	// Durations since begin, so that a step of the wall clock does no harm.
-	seen  atomic.Int64 // when something was last read
-	alive atomic.Int64 // when the server is last known to have lived
-	// stale says that the reader had to wait for the handler, so that what it
-	// reads now may have been sent long ago: Redis may meanwhile have cut the
-	// connection. Only the answer to a later PING shows how far the reader is.
-	stale   atomic.Bool
-	blocked time.Time // when the reader's last wait ended; the reader's own
+	seen   atomic.Int64 // when something was last read
+	probed atomic.Int64 // when the last PING was sent
+	proven atomic.Int64 // when the last PING that was answered was sent
+	waited atomic.Int64 // when the reader last had to wait for the handler
 
+	stirred  atomic.Bool // messages arrive, and the last PING is a while ago
 	restored atomic.Bool // all subscriptions have been answered once
 }
 
 // offline is a context that has ended. Receive and the commands of a
 // redis.PubSub ignore that while they have a connection; but when it breaks,
-// it keeps them from dialling a new one on their own, which would hide the
-// gap.
+// it keeps them from dialling another one on their own, which would only be
+// closed again.
 var offline = func() context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -57,9 +59,14 @@ var offline = func() context.Context {
 // since returns how long after begin now is.
 func (c *connection) since(now time.Time) int64 { return int64(now.Sub(c.begin)) }
 
+// when returns the time of such a duration.
+func (c *connection) when(since *atomic.Int64) time.Time {
+	return c.begin.Add(time.Duration(since.Load()))
+}
+
 // lastAlive returns when the server is last known to have lived.
 func (c *connection) lastAlive(now time.Time) time.Time {
-	return now.Add(-now.Sub(c.begin) + time.Duration(c.alive.Load()))
+	return now.Add(c.when(&c.proven).Sub(now))
 }
 
 // run connects, subscribes, and stays until the connection or ctx ends.
@@ -70,10 +77,11 @@ func (c *connection) run(ctx context.Context) error {
 	if err := c.pubsub.Ping(ctx); err != nil {
 		return unreachable(s.rdb, err)
 	}
-	c.probed = time.Now()
-	s.ledger.connect(c.probed)
-	c.seen.Store(c.since(c.probed)) // the login was answered
-	c.alive.Store(c.since(c.probed))
+	now := time.Now() // the login has been answered; the PING will be
+	s.ledger.connect(now)
+	for _, at := range []*atomic.Int64{&c.seen, &c.probed, &c.proven} {
+		at.Store(c.since(now))
+	}
 	ended := make(chan error, 1)
 	go func() { ended <- c.read() }() // ends when the connection is closed
 	reading := true
@@ -102,7 +110,8 @@ func (c *connection) run(ctx context.Context) error {
 			return err
 		}
 		if probe {
-			c.probed = now
+			c.probed.Store(c.since(now))
+			c.stirred.Store(false)
 			s.ledger.ping(now)
 			if err := c.pubsub.Ping(offline); err != nil {
 				return fmt.Errorf("ping: %w", err)
@@ -146,24 +155,17 @@ func (c *connection) send(command command) error {
 // server is silent for too long.
 func (c *connection) examine(now time.Time) (probe bool, wait time.Duration, err error) {
 	interval := c.source.options.ProbeInterval
-	seen := c.begin.Add(time.Duration(c.seen.Load()))
-	full, stale := c.queue.full(), c.stale.Load()
-	if full {
-		seen = now // silence is the handler's fault
+	seen, waited := c.when(&c.seen), c.when(&c.waited)
+	if c.queue.full() {
+		seen, waited = now, now // silence is the handler's fault
 	}
 	oldest, open := c.source.ledger.oldest()
 	if !open {
 		due := seen.Add(interval)
-		if stale {
-			due = c.probed.Add(freshnessPause)
-		}
-		return !now.Before(due), due.Sub(now), nil
+		return c.stirred.Load() || !now.Before(due), due.Sub(now), nil
 	}
-	silent := later(oldest.sent, seen).Add(interval)
-	stuck := oldest.sent.Add(answerTimeout)
-	if full || stale {
-		stuck = later(stuck, seen.Add(answerTimeout)) // the answer is in the backlog
-	}
+	silent := later(oldest.sent, later(seen, waited)).Add(interval)
+	stuck := later(oldest.sent, waited).Add(answerTimeout)
 	what := strings.ToUpper(oldest.kind)
 	if !now.Before(silent) {
 		return false, 0, fmt.Errorf("no answer to %s within %v", what, interval)
@@ -207,18 +209,16 @@ func (c *connection) read() error {
 			}
 			c.source.wake() // what it refused as one is asked for one by one
 		}
-		c.seen.Store(c.since(now))
-		if !c.stale.Load() {
-			c.alive.Store(c.since(now))
-		}
+		since := c.since(now)
+		c.seen.Store(since)
 		switch reply := reply.(type) {
 		case *redis.Message:
 			if c.queue.putMessage(reply.Channel, reply.Pattern, reply.Payload, now) {
-				c.blocked = time.Now()
-				c.seen.Store(c.since(c.blocked))
-				if !c.stale.Swap(true) {
-					c.source.wake()
-				}
+				c.waited.Store(c.since(time.Now()))
+			}
+			if since-c.probed.Load() > int64(freshness) && !c.stirred.Load() {
+				c.stirred.Store(true)
+				c.source.wake()
 			}
 			continue
 		case *redis.Subscription:
@@ -230,10 +230,9 @@ func (c *connection) read() error {
 			if err != nil {
 				return err
 			}
-			c.alive.Store(max(c.alive.Load(), c.since(sent)))
-			if c.stale.Load() {
-				c.stale.Store(!sent.After(c.blocked))
-				c.source.wake() // for another PING, if need be
+			c.proven.Store(c.since(sent))
+			if c.stirred.Load() {
+				c.source.wake()
 			}
 		}
 		c.settle(now)

@@ -32,14 +32,15 @@ type handler struct {
 
 // start gives the handler a lane. Its goroutine ends when drain closes it.
 func (h *handler) start(ctx context.Context) {
-	limits := lane.Limits{Messages: h.subscriber.options.QueueMessages, Bytes: h.subscriber.options.QueueBytes}
+	options := h.subscriber.options
+	limits := lane.Limits{Messages: max(options.QueueMessages, 0), Bytes: max(options.QueueBytes, 0)}
 	h.lane = lane.New(limits, false, func(m *filterd.Message) {
 		h.busy.Store(true)
 		defer h.busy.Store(false)
 		defer h.caught("callback")
 		if err := h.callback(ctx, m); err != nil {
-			h.errors.Add(1)
 			h.log("callback", err)
+			h.errors.Add(1)
 		}
 	})
 }
@@ -59,8 +60,8 @@ func (h *handler) keeps(m *filterd.Message) (keep bool) {
 	defer h.caught("filter")
 	keep, err := h.matcher.Match(m)
 	if err != nil {
-		h.errors.Add(1)
 		h.log("filter", err)
+		h.errors.Add(1)
 		return false
 	}
 	return keep
@@ -69,8 +70,8 @@ func (h *handler) keeps(m *filterd.Message) (keep bool) {
 // caught counts a panic of the user's code.
 func (h *handler) caught(what string) {
 	if cause := recover(); cause != nil {
-		h.panics.Add(1)
 		h.log(what, fmt.Errorf("panic: %v\n%s", cause, debug.Stack()))
+		h.panics.Add(1)
 	}
 }
 

@@ -21,7 +21,10 @@ import (
 // patience is how long something may take that has to happen.
 const patience = 30 * time.Second
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	LogClients(slog.New(slog.DiscardHandler))
+	goleak.VerifyTestMain(m)
+}
 
 // client makes a client of a server, which ends with the test.
 func client(t testing.TB, addr string) redis.UniversalClient {

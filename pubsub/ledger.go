@@ -89,6 +89,7 @@ type ledger struct {
 	connected bool
 	states    map[subscription]state // of the present connection
 	alone     map[subscription]bool  // to be asked for by a command of their own
+	changes   bool                   // wanted and states may differ
 	refused   map[subscription]error // SubscribeErrors, until confirmed or not wanted
 	open      []command              // oldest first
 	pending   int                    // commands in open that are no pings
@@ -129,7 +130,7 @@ func (l *ledger) want(names, globs []string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.wanted = wanted
+	l.wanted, l.changes = wanted, true
 	maps.DeleteFunc(l.refused, func(sub subscription, _ error) bool { return !wanted[sub] })
 	maps.DeleteFunc(l.states, func(sub subscription, s state) bool { return s.step == stepRefused && !wanted[sub] })
 	l.notify()
@@ -147,7 +148,7 @@ func (l *ledger) reset() {
 func (l *ledger) connect(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.connected = true
+	l.connected, l.changes = true, true
 	l.states = make(map[subscription]state)
 	l.alone = make(map[subscription]bool)
 	l.open, l.pending = []command{{kind: kindPing, sent: now}}, 0
@@ -184,6 +185,10 @@ func (l *ledger) ping(now time.Time) {
 func (l *ledger) plan(now time.Time) []command {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.changes && len(l.refused) == 0 {
+		return nil
+	}
+	l.changes = false
 	first := len(l.open)
 	groups := make(map[string][]subscription) // by kind of command
 	var alone []subscription
@@ -295,6 +300,7 @@ func (l *ledger) refuse(reply error, now time.Time) (*SubscribeError, error) {
 			delete(l.states, sub)
 			l.alone[sub] = true
 		}
+		l.changes = true
 		return nil, nil
 	}
 	sub := head.subs[0]

@@ -324,6 +324,7 @@ func TestSubscriberReconnects(t *testing.T) {
 	run(t, s.Run)
 	ready(t, s)
 	say(t, server, "c", "1", 1)
+	c.want(t, "c 1")
 	server.Restart()
 	gap := <-gaps
 	ready(t, s)
