@@ -198,14 +198,14 @@ func (v *demoView) ruleLines(s engine.Stats, width int, two bool) []string {
 	var lines []string
 	for _, r := range v.start.Rules {
 		stats := s.Rules[r.Name]
-		matched, errors := fmt.Sprintf("%8d", stats.Matched), fmt.Sprintf("%7d", stats.Errors)
+		matched, errors := fmt.Sprintf("%8s", compact(stats.Matched)), fmt.Sprintf("%7s", compact(stats.Errors))
 		if stats.Matched > 0 {
 			matched = v.styles.good.Render(matched)
 		}
 		if stats.Errors > 0 {
 			errors = v.styles.bad.Render(errors)
 		}
-		counters := fmt.Sprintf("%5d", seenCount(s, r.From)) + matched + errors
+		counters := fmt.Sprintf("%5s", compact(seenCount(s, r.From))) + matched + errors
 		middle, below := r.When, ""
 		if r.When == "" {
 			middle = "every message"
@@ -223,6 +223,18 @@ func (v *demoView) ruleLines(s engine.Stats, width int, two bool) []string {
 		}
 	}
 	return lines
+}
+
+// compact writes a number in at most five characters, as long as the demo may
+// run.
+func compact(n uint64) string {
+	switch {
+	case n < 100_000:
+		return fmt.Sprint(n)
+	case n < 10_000_000:
+		return fmt.Sprintf("%dk", n/1000)
+	}
+	return fmt.Sprintf("%dM", n/1_000_000)
 }
 
 // pad makes a text as wide as a column, whatever it takes.
