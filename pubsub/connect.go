@@ -106,8 +106,9 @@ func Connect(ctx context.Context, options Options) (redis.UniversalClient, error
 
 // Client makes a client without connecting it, for programs that start before
 // Redis does. The error lists everything that is wrong with the options. The
-// client never sends a command twice on its own: a repeated PUBLISH would be a
-// duplicate. The caller closes it.
+// client doesn't retry: a repeated PUBLISH would be a duplicate. Only in a
+// Cluster does go-redis repeat commands when a node fails, and those of this
+// package not even then. The caller closes the client.
 func (o Options) Client() (redis.UniversalClient, error) {
 	universal, err := o.resolve()
 	if err != nil {
