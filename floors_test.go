@@ -23,7 +23,7 @@ var floors = map[string]struct{ own, foreign []string }{
 	"pubsub":                {own: []string{"", "internal/lane"}, foreign: []string{"github.com/redis/go-redis/v9", "github.com/cenkalti/backoff/v5"}},
 	"engine":                {own: []string{"", "internal/projection", "internal/lane"}},
 	"filters":               {own: []string{"", "filters/exprfilter"}},
-	"config":                {own: []string{"", "channels", "engine", "filters", "filters/exprfilter", "pubsub"}, foreign: []string{"github.com/goccy/go-yaml", "github.com/invopop/jsonschema"}},
+	"config":                {own: []string{"", "channels", "engine", "filters", "filters/exprfilter", "pubsub"}, foreign: []string{"go.yaml.in/yaml/v4", "github.com/invopop/jsonschema"}},
 	"cmd/filterd":           {own: []string{"*"}, foreign: []string{"*"}},
 	"examples/*":            {own: []string{"*"}, foreign: []string{"github.com/redis/go-redis/v9"}},
 	"internal/redistest":    {foreign: []string{"*"}},
