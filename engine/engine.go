@@ -24,7 +24,8 @@ type Config struct {
 	// target, a dead letter channel among them.
 	Sink filterd.Sink
 	// Logger is told of errors, gaps and reloads, and takes what rules send
-	// to the log. Errors that repeat are logged once a second. Default: none.
+	// to the log. Errors that repeat are logged every ten seconds, with their
+	// number. Default slog.Default().
 	Logger *slog.Logger
 	// QueueMessages bounds the messages that wait for one callback, or the
 	// log, of one rule. Default 1024.
@@ -78,7 +79,7 @@ func New(config Config) (*Engine, error) {
 	if config.QueueMessages < 0 || config.QueueBytes < 0 || config.DrainTimeout < 0 {
 		return nil, errors.New("an engine's bounds are not negative")
 	}
-	config.Logger = cmp.Or(config.Logger, slog.New(slog.DiscardHandler))
+	config.Logger = cmp.Or(config.Logger, slog.Default())
 	config.DrainTimeout = cmp.Or(config.DrainTimeout, 5*time.Second)
 	e := &Engine{
 		config:  config,

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/internal/lograte"
 )
 
 // Stats is what an engine has counted since it was made. A reload resets
@@ -55,7 +56,7 @@ type RuleStats struct {
 type counters struct {
 	deadLetters, deadLettersLost, unrouted, refused, gaps atomic.Uint64
 	gapTime                                               atomic.Int64
-	throttle                                              throttle // of lost dead letters
+	lost                                                  lograte.Limiter // limits the log lines about lost dead letters
 
 	mu       sync.Mutex // guards the maps, not what they hold
 	channels map[string]*channelCounters
@@ -65,13 +66,13 @@ type counters struct {
 type channelCounters struct {
 	received atomic.Uint64
 	invalid  [len(filterd.Reasons)]atomic.Uint64
-	throttle throttle
+	failures lograte.Limiter
 }
 
 type ruleCounters struct {
 	matched, errors, delivered, noReceivers, undelivered, panics, dropped atomic.Uint64
 
-	throttle throttle
+	failures lograte.Limiter
 }
 
 // channel returns the counters of a label. There are as many as the table has
@@ -142,26 +143,4 @@ func (c *counters) snapshot() Stats {
 		}
 	}
 	return s
-}
-
-// A throttle lets one log line through per second and counts the others, so
-// that a flood of bad messages is told of but doesn't flood the log.
-type throttle struct {
-	mu         sync.Mutex // guards what follows
-	next       time.Time
-	suppressed int
-}
-
-// allow reports whether a line may be logged now, and how many were held back
-// since the last one.
-func (t *throttle) allow(now time.Time) (suppressed int, ok bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if now.Before(t.next) {
-		t.suppressed++
-		return 0, false
-	}
-	suppressed, t.suppressed = t.suppressed, 0
-	t.next = now.Add(time.Second)
-	return suppressed, true
 }

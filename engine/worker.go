@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"time"
 
 	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/internal/lograte"
 )
 
 // A worker treats messages under one generation, on one goroutine: it asks the
@@ -75,7 +75,7 @@ func (w *worker) count(route *route, m *filterd.Message, result *Result) {
 		var invalid *filterd.ValidationError
 		if errors.As(result.Invalid, &invalid) {
 			channel.count(invalid.Reason)
-			w.engine.log(&channel.throttle, slog.LevelWarn, "invalid message", "channel", m.Channel, "reason", invalid.Reason, "error", invalid)
+			w.engine.log(&channel.failures, slog.LevelWarn, "invalid message", "channel", m.Channel, "reason", invalid.Reason, "error", invalid)
 		}
 	}
 	for i := range result.Outcomes {
@@ -90,7 +90,7 @@ func (w *worker) count(route *route, m *filterd.Message, result *Result) {
 	}
 	for _, err := range result.Lost {
 		w.engine.counters.deadLettersLost.Add(1)
-		w.engine.log(&w.engine.counters.throttle, slog.LevelError, "dead letter lost", "channel", m.Channel, "error", err)
+		w.engine.log(&w.engine.counters.lost, slog.LevelError, "dead letter lost", "channel", m.Channel, "error", err)
 	}
 }
 
@@ -102,12 +102,12 @@ func (w *worker) ruleError(r *rule, m *filterd.Message, err error) {
 		w.engine.fail(r.Name, err)
 		return
 	}
-	w.engine.log(&counters.throttle, slog.LevelWarn, "rule failed", "rule", r.Name, "channel", m.Channel, "on_error", r.OnError, "error", err)
+	w.engine.log(&counters.failures, slog.LevelWarn, "rule failed", "rule", r.Name, "channel", m.Channel, "on_error", r.OnError, "error", err)
 }
 
 // log logs what may repeat with every message.
-func (e *Engine) log(t *throttle, level slog.Level, text string, args ...any) {
-	suppressed, ok := t.allow(time.Now())
+func (e *Engine) log(limit *lograte.Limiter, level slog.Level, text string, args ...any) {
+	suppressed, ok := limit.Allow()
 	if !ok {
 		return
 	}
@@ -138,7 +138,7 @@ func (w *worker) send(output Output) {
 	key := laneKey{output.Rule, output.Callback, output.rule.Overflow}
 	if dropped := w.lanes[key].Push(j, len(output.Payload)); dropped > 0 {
 		j.counters.dropped.Add(uint64(dropped))
-		w.engine.log(&j.counters.throttle, slog.LevelWarn, "queue is full", "rule", output.Rule, "policy", output.rule.Overflow)
+		w.engine.log(&j.counters.failures, slog.LevelWarn, "queue is full", "rule", output.Rule, "policy", output.rule.Overflow)
 	}
 }
 
@@ -171,7 +171,7 @@ func (w *worker) settle(output Output, d *filterd.Delivery) bool {
 	switch {
 	case output.DeadLetter && d.Err != nil:
 		w.engine.counters.deadLettersLost.Add(1)
-		w.engine.log(&w.engine.counters.throttle, slog.LevelError, "dead letter lost", "channel", d.Channel, "error", d.Err)
+		w.engine.log(&w.engine.counters.lost, slog.LevelError, "dead letter lost", "channel", d.Channel, "error", d.Err)
 	case output.DeadLetter:
 		w.engine.counters.deadLetters.Add(1)
 	case d.Err != nil:
@@ -228,7 +228,7 @@ func (e *Engine) work(j job) {
 	if err := e.hand(j); err != nil {
 		j.counters.errors.Add(1)
 		j.counters.undelivered.Add(1)
-		e.log(&j.counters.throttle, slog.LevelWarn, "rule failed", "rule", j.rule, "channel", j.message.Channel, "error", err)
+		e.log(&j.counters.failures, slog.LevelWarn, "rule failed", "rule", j.rule, "channel", j.message.Channel, "error", err)
 		return
 	}
 	j.counters.delivered.Add(1)

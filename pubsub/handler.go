@@ -9,6 +9,7 @@ import (
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/internal/lane"
+	"github.com/filterd/filterd/internal/lograte"
 )
 
 // A handler is one Handle of a subscriber. Its counters are for everyone, its
@@ -21,13 +22,13 @@ type handler struct {
 	lane         *lane.Lane[*filterd.Message] // of the present Run
 	busy         atomic.Bool                  // the callback runs
 
-	received atomic.Int64
-	matched  atomic.Int64
-	errors   atomic.Int64
-	panics   atomic.Int64
-	dropped  atomic.Int64
-	invalid  [len(filterd.Reasons)]atomic.Int64 // by index in filterd.Reasons
-	failures limiter                            // limits the log lines about errors and panics
+	received atomic.Uint64
+	matched  atomic.Uint64
+	errors   atomic.Uint64
+	panics   atomic.Uint64
+	dropped  atomic.Uint64
+	invalid  [len(filterd.Reasons)]atomic.Uint64 // by index in filterd.Reasons
+	failures lograte.Limiter                     // limits the log lines about errors and panics
 }
 
 // start gives the handler a lane. Its goroutine ends when drain closes it.
@@ -49,7 +50,7 @@ func (h *handler) start(ctx context.Context) {
 func (h *handler) take(m *filterd.Message) {
 	if h.keeps(m) {
 		h.matched.Add(1)
-		h.dropped.Add(int64(h.lane.Push(m.Clone(), len(m.Payload))))
+		h.dropped.Add(uint64(h.lane.Push(m.Clone(), len(m.Payload))))
 	}
 }
 
@@ -76,7 +77,7 @@ func (h *handler) caught(what string) {
 }
 
 func (h *handler) log(what string, err error) {
-	if suppressed, ok := h.failures.allow(); ok {
+	if suppressed, ok := h.failures.Allow(); ok {
 		h.subscriber.logger.Error(what+" failed", "channel", h.subscription.name, "error", err, "suppressed", suppressed)
 	}
 }
@@ -84,19 +85,19 @@ func (h *handler) log(what string, err error) {
 // HandlerStats count what one Handle has seen since it was called. Matched
 // messages are with the callback, wait for it, or are dropped.
 type HandlerStats struct {
-	Channel  string                   // the channel or glob
-	Received int64                    // messages that came
-	Invalid  map[filterd.Reason]int64 // of these, those that broke their contract; every reason has an entry
-	Matched  int64                    // valid messages that the filter kept
-	Dropped  int64                    // of these, those that never reached the callback
-	Errors   int64                    // of the filter and the callback
-	Panics   int64                    // of the filter and the callback
+	Channel  string                    // the channel or glob
+	Received uint64                    // messages that came
+	Invalid  map[filterd.Reason]uint64 // of these, those that broke their contract; every reason has an entry
+	Matched  uint64                    // valid messages that the filter kept
+	Dropped  uint64                    // of these, those that never reached the callback
+	Errors   uint64                    // of the filter and the callback
+	Panics   uint64                    // of the filter and the callback
 }
 
 // Stats are a subscriber's counters.
 type Stats struct {
 	Handlers []HandlerStats // in the order of Handle
-	Gaps     int64          // spans in which messages may have been missed
+	Gaps     uint64         // spans in which messages may have been missed
 	GapTime  time.Duration  // their total length
 }
 
@@ -110,7 +111,7 @@ func (s *Subscriber) Stats() Stats {
 		counts := HandlerStats{
 			Channel:  h.subscription.name,
 			Received: h.received.Load(),
-			Invalid:  make(map[filterd.Reason]int64, len(filterd.Reasons)),
+			Invalid:  make(map[filterd.Reason]uint64, len(filterd.Reasons)),
 			Matched:  h.matched.Load(),
 			Dropped:  h.dropped.Load(),
 			Errors:   h.errors.Load(),

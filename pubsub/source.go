@@ -9,6 +9,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/internal/lograte"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -39,6 +40,9 @@ type SourceOptions struct {
 	// first, or refuses one of the first subscriptions. Default: Run goes on
 	// trying.
 	FailFast bool
+	// OnReady is called when Redis has confirmed every subscription for the
+	// first time in a Run, on a goroutine of its own that Run waits for.
+	OnReady func()
 	// Logger gets connections, gaps and refused subscriptions. Default
 	// slog.Default().
 	Logger *slog.Logger
@@ -60,8 +64,8 @@ type Source struct {
 	options SourceOptions
 	logger  *slog.Logger
 	ledger  *ledger
-	poke    chan struct{} // capacity 1: there may be something to send
-	retries limiter       // limits the log lines about failed attempts
+	poke    chan struct{}   // capacity 1: there may be something to send
+	retries lograte.Limiter // limits the log lines about failed attempts
 }
 
 var _ filterd.Source = (*Source)(nil)
@@ -141,6 +145,17 @@ func (s *Source) Run(ctx context.Context, h filterd.Handler) error {
 	})
 	defer draining()
 
+	if s.options.OnReady != nil {
+		ready := make(chan struct{})
+		go func() { // ends with ctx, or Run
+			defer close(ready)
+			if s.WaitReady(handling) == nil {
+				s.options.OnReady()
+			}
+		}()
+		defer func() { cancel(); <-ready }()
+	}
+
 	var batch []*filterd.Message
 	for {
 		var gap *filterd.Gap
@@ -185,7 +200,7 @@ func (s *Source) control(ctx context.Context, q *queue) error {
 			wait.Reset() // it did work for a while
 		}
 		pause := wait.NextBackOff()
-		if suppressed, ok := s.retries.allow(); ok {
+		if suppressed, ok := s.retries.Allow(); ok {
 			s.logger.Warn("no connection to redis, trying again", "address", address(s.rdb), "error", err, "in", pause, "suppressed", suppressed)
 		}
 		select {

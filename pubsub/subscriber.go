@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/internal/lograte"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -23,9 +24,10 @@ const callbackGrace = time.Second
 // SubscriberOptions are a subscriber's. The zero value of a field is its
 // default.
 type SubscriberOptions struct {
-	// ProbeInterval and FailFast are those of [SourceOptions].
+	// ProbeInterval, FailFast and OnReady are those of [SourceOptions].
 	ProbeInterval time.Duration
 	FailFast      bool
+	OnReady       func()
 	// DrainTimeout is how long callbacks have, after Run's context has ended,
 	// for the messages that wait for them. Default DefaultDrainTimeout.
 	DrainTimeout time.Duration
@@ -58,9 +60,9 @@ type Subscriber struct {
 	registry *filterd.Registry
 	options  SubscriberOptions
 	logger   *slog.Logger
-	invalid  limiter // limits the log lines about invalid messages
+	invalid  lograte.Limiter // limits the log lines about invalid messages
 
-	gaps    atomic.Int64
+	gaps    atomic.Uint64
 	gapTime atomic.Int64 // nanoseconds
 
 	routes atomic.Pointer[routes] // what Run goes by; replaced whole
@@ -79,7 +81,7 @@ func NewSubscriber(rdb redis.UniversalClient, registry *filterd.Registry, option
 	}
 	s := &Subscriber{
 		source: NewSource(rdb, SourceOptions{
-			ProbeInterval: options.ProbeInterval, FailFast: options.FailFast, DrainTimeout: options.DrainTimeout, Logger: options.Logger,
+			ProbeInterval: options.ProbeInterval, FailFast: options.FailFast, OnReady: options.OnReady, DrainTimeout: options.DrainTimeout, Logger: options.Logger,
 		}),
 		registry: registry,
 		options:  options,
@@ -167,7 +169,7 @@ func (s *Subscriber) drain(handlers []*handler, cancel context.CancelFunc) {
 		h.lane.Close()
 	}
 	for _, h := range handlers {
-		h.dropped.Add(int64(h.lane.Wait(patience)))
+		h.dropped.Add(uint64(h.lane.Wait(patience)))
 	}
 	cancel()
 	grace, stop := context.WithTimeout(context.Background(), callbackGrace)
@@ -270,7 +272,7 @@ func (d *dispatcher) refuse(r *routes, m *filterd.Message, handlers []*handler, 
 	if !r.first(m) {
 		return
 	}
-	if suppressed, ok := d.invalid.allow(); ok {
+	if suppressed, ok := d.invalid.Allow(); ok {
 		d.logger.Warn("invalid message", "error", invalid, "suppressed", suppressed)
 	}
 	if d.options.OnInvalid != nil {

@@ -1,6 +1,11 @@
 package pubsub
 
-import "context"
+import (
+	"context"
+	"fmt"
+
+	"github.com/filterd/filterd"
+)
 
 // A TypedPublisher publishes data of one type on one channel, so that the
 // compiler sees what goes where. Safe for concurrent use.
@@ -31,4 +36,22 @@ func (p *TypedPublisher[T]) PublishBatch(ctx context.Context, data ...T) ([]Resu
 		batch[i] = Outgoing{Channel: p.channel, Data: d}
 	}
 	return p.publisher.PublishBatch(ctx, batch)
+}
+
+// HandleFor is [Subscriber.Handle] for data of one type, which is decoded as
+// encoding/json does. A message whose data is of another type is an error of
+// the handler, and counted as such.
+//
+//	pubsub.HandleFor(subscriber, channels.PriceData, nil, func(ctx context.Context, price channels.Price, m *filterd.Message) error {
+func HandleFor[T any](s *Subscriber, channelOrPattern string, where filterd.Filter, callback func(ctx context.Context, data T, m *filterd.Message) error) error {
+	if callback == nil {
+		return s.Handle(channelOrPattern, where, nil)
+	}
+	return s.Handle(channelOrPattern, where, func(ctx context.Context, m *filterd.Message) error {
+		var data T
+		if err := m.Decode(&data); err != nil {
+			return fmt.Errorf("decode data as %T: %w", data, err)
+		}
+		return callback(ctx, data, m)
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -13,8 +14,9 @@ import (
 	"strings"
 	"syscall"
 
-	"github.com/redis/go-redis/v9"
 	"github.com/urfave/cli/v2"
+
+	"github.com/filterd/filterd/pubsub"
 )
 
 // The exit codes.
@@ -41,7 +43,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second signal kills
 
-	redis.SetLogger(discard{}) // what it has to say comes back as errors too
+	pubsub.LogClients(slog.New(slog.DiscardHandler)) // run says more, if it is told to
 
 	app := newApp(stdin, stdout, stderr)
 	err := app.RunContext(ctx, flagsFirst(app, args))
@@ -57,11 +59,6 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int) {
 	}
 	return exit.code
 }
-
-// discard is a logger of go-redis.
-type discard struct{}
-
-func (discard) Printf(context.Context, string, ...any) {}
 
 // An exitError ends the program with a code. Without an error there is nothing
 // more to say.

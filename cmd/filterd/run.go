@@ -23,6 +23,7 @@ func runCommand() *cli.Command {
 			configFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "give up, with exit code 3, if Redis is unreachable at start"},
 			&cli.BoolFlag{Name: "embedded", Usage: "start a Redis of its own instead of connecting to the config file's"},
+			&cli.IntFlag{Name: "port", Usage: "`PORT` of the embedded Redis; 0 is any that is free"},
 			&cli.DurationFlag{Name: "drain", Value: 5 * time.Second, Usage: "how long to wait at the end for what has been read, as a `DURATION`"},
 			logLevelFlag(),
 			outputFlag(),
@@ -42,18 +43,31 @@ func runRules(c *cli.Context) error {
 	if c.Duration("drain") <= 0 {
 		return usage("--drain %v: want more than 0", c.Duration("drain"))
 	}
+	if port := c.Int("port"); port < 0 || port > 65535 || c.IsSet("port") && !c.Bool("embedded") {
+		return usage("--port %d: want a port for --embedded", port)
+	}
+	pubsub.LogClients(logger)
 	loaded, err := loadConfig(c)
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithCancelCause(c.Context)
+	defer cancel(nil)
 	if c.Bool("embedded") {
-		b, err := startBroker(c.Context)
+		b, err := startBrokerOn(ctx, c.Int("port"))
 		if err != nil {
 			return err
 		}
 		defer b.Close()
 		logger.Info("embedded broker", "program", b.Name, "url", b.URL)
 		loaded.Redis = pubsub.Options{URL: filterd.Secret(b.URL)}
+		go func() { // ends with the command
+			select {
+			case <-b.Ended():
+				cancel(errors.New("the embedded broker has ended"))
+			case <-ctx.Done():
+			}
+		}()
 	}
 	rdb, err := loaded.Redis.Client()
 	if err != nil {
@@ -69,18 +83,19 @@ func runRules(c *cli.Context) error {
 		return err
 	}
 	source := pubsub.NewSource(rdb, pubsub.SourceOptions{
-		Logger:       logger,
-		FailFast:     c.Bool("once"),
+		Logger:   logger,
+		FailFast: c.Bool("once"),
+		OnReady: func() {
+			names, globs := loaded.Table.Subscriptions()
+			logger.Info("ready", "channels", names, "patterns", globs)
+		},
 		DrainTimeout: c.Duration("drain"),
 	})
 	logger.Info("starting", "version", version(), "config", loaded.Path, "rules", len(loaded.Rules))
-	go func() { // ends with the command
-		if source.WaitReady(c.Context) == nil {
-			names, globs := loaded.Table.Subscriptions()
-			logger.Info("ready", "channels", names, "patterns", globs)
-		}
-	}()
-	err = eng.Run(c.Context, source)
+	err = eng.Run(ctx, source)
+	if cause := context.Cause(ctx); ctx.Err() != nil && c.Context.Err() == nil {
+		err = errors.Join(err, cause)
+	}
 	err = errors.Join(err, eng.Close(context.WithoutCancel(c.Context)))
 	logStats(logger, eng.Stats())
 	var halted *engine.HaltError
