@@ -138,7 +138,7 @@ rules:
 }
 
 // The tests beside the rules, and the table to try them on.
-func ExampleTest() {
+func ExampleConfig_RunTests() {
 	c, err := config.Parse("filterd.yaml", []byte(`
 rules:
   whales:
@@ -147,22 +147,21 @@ rules:
     to: whale-alerts
     tests:
       - {in: {price: 2000}, out: whale-alerts}
-      - {in: {price: 10}, out: drop}
+      - {in: {price: 10}, out: whale-alerts}
 `))
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	processor := c.Table.NewProcessor()
-	for _, test := range c.Tests {
-		result, err := processor.Process(&filterd.Message{Channel: test.Channel, Payload: test.In})
-		if err != nil {
-			fmt.Println(err)
-			return
-		}
-		fmt.Printf("%s: %s wants %s %v, got %d outputs\n", test, test.In, test.Outcome, test.Out, len(result.Outputs))
+	results, err := c.RunTests()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, r := range results {
+		fmt.Printf("%s ok=%t: want %s, got %s\n", r.Test, r.OK, r.Want, r.Got)
 	}
 	// Output:
-	// whales[0]: {"price":2000} wants deliver [whale-alerts], got 1 outputs
-	// whales[1]: {"price":10} wants drop [], got 0 outputs
+	// whales[0] ok=true: want whale-alerts, got whale-alerts
+	// whales[1] ok=false: want whale-alerts, got drop
 }

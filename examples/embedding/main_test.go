@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"slices"
 	"testing"
 	"time"
 
@@ -86,24 +85,13 @@ func TestRules(t *testing.T) {
 	if len(loaded.Warnings) > 0 || len(loaded.Tests) == 0 {
 		t.Errorf("warnings %v, %d tests", loaded.Warnings, len(loaded.Tests))
 	}
-	processor := loaded.Table.NewProcessor()
-	for _, test := range loaded.Tests {
-		result, err := processor.Process(&filterd.Message{Channel: test.Channel, Payload: price(test.In)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var out []string
-		outcome := config.OutcomeDrop
-		for _, output := range result.Outputs {
-			if output.Channel != "" && !output.DeadLetter {
-				out, outcome = append(out, output.Channel), config.OutcomeDeliver
-			}
-		}
-		if result.Invalid != nil {
-			outcome = config.OutcomeInvalid
-		}
-		if outcome != test.Outcome || !slices.Equal(out, test.Out) {
-			t.Errorf("%s: %s %v, want %s %v", test, outcome, out, test.Outcome, test.Out)
+	results, err := loaded.RunTests()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range results {
+		if !r.OK {
+			t.Errorf("%s: got %s, want %s", r.Test, r.Got, r.Want)
 		}
 	}
 }

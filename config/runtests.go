@@ -1,0 +1,82 @@
+package config
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/engine"
+)
+
+// A TestResult is what became of one [Test].
+type TestResult struct {
+	Test Test
+	OK   bool
+	// Want and Got say what was expected and what happened, in words.
+	Want, Got string
+}
+
+// RunTests runs the tests that stand beside the rules, in the order of the
+// file and without Redis: callbacks are not called, nothing is published. The
+// error is not about a test: rules can't be compiled.
+func (c *Config) RunTests() ([]TestResult, error) {
+	processor := c.Table.NewProcessor()
+	results := make([]TestResult, len(c.Tests))
+	for i, test := range c.Tests {
+		result, err := processor.Process(&filterd.Message{Channel: test.Channel, Payload: test.payload(c.Registry)})
+		if err != nil {
+			return nil, err
+		}
+		results[i] = test.judge(result)
+	}
+	return results, nil
+}
+
+// payload returns the test's message, with an envelope around the data where
+// the contract wants one.
+func (t Test) payload(registry *filterd.Registry) []byte {
+	if t.Raw || registry.Lookup(t.Channel).Envelope != filterd.EnvelopeCloudEvents {
+		return t.In
+	}
+	event := filterd.Event{ID: "test", Source: "filterd/test", Type: t.Channel, Data: t.In}
+	return event.AppendJSON(nil)
+}
+
+// judge holds what happened against what was expected.
+func (t Test) judge(result engine.Result) TestResult {
+	outcome, detail := OutcomeDrop, ""
+	if result.Invalid != nil {
+		outcome, detail = OutcomeInvalid, ": "+result.Invalid.Error()
+	}
+	for _, o := range result.Outcomes {
+		switch {
+		case o.Rule != t.Rule:
+		case o.Err != nil:
+			outcome, detail = OutcomeError, ": "+o.Err.Error()
+		default:
+			outcome = OutcomeDeliver
+		}
+	}
+	var channels []string
+	for _, output := range result.Outputs {
+		if output.Rule == t.Rule && output.Channel != "" {
+			channels = append(channels, output.Channel)
+		}
+	}
+	r := TestResult{Test: t, OK: outcome == t.Outcome, Want: string(t.Outcome), Got: string(outcome) + detail}
+	if t.Outcome == OutcomeDeliver {
+		r.Want = delivery(t.Out)
+	}
+	if outcome == OutcomeDeliver {
+		r.Got = delivery(channels)
+		r.OK = r.OK && slices.Equal(slices.Sorted(slices.Values(channels)), slices.Sorted(slices.Values(t.Out)))
+	}
+	return r
+}
+
+func delivery(channels []string) string {
+	if len(channels) == 0 {
+		return "kept, for no channel"
+	}
+	return strings.Join(channels, ", ")
+}
