@@ -74,6 +74,33 @@ type Evaluator interface {
 	Evaluate(m *Message) (any, error)
 }
 
+// A Stage is a step of a rule that may do more than keep or drop a message: it
+// may replace the payload, and send messages of its own. It is compiled,
+// immutable and safe for concurrent use. If it is an [io.Closer], the engine
+// closes it when its table is retired and the last message has left it.
+type Stage interface {
+	// Paths names what the stage reads by [Fields].Lookup, as [Set].Paths
+	// does.
+	Paths() []Path
+	// Bind returns a new runner, as [Set].Bind does.
+	Bind(slots []int) StageRunner
+}
+
+// A StageRunner is a stage's state for one goroutine at a time.
+type StageRunner interface {
+	// Run treats a batch of messages of one channel, which it borrows, and
+	// writes results[i] for batch[i]. The results' memory is the caller's.
+	Run(ctx context.Context, batch []*Message, results []StageResult)
+}
+
+// A StageResult is what a stage made of one message.
+type StageResult struct {
+	Keep    bool
+	Payload []byte     // replaces the message's payload; nil leaves it as it is
+	Emitted []Delivery // messages of its own, in order; sent if Err is nil, kept or not
+	Err     error      // a third outcome: then the rest is void
+}
+
 // FilterFunc makes a filter of a function, which must be safe for concurrent
 // use. It must not keep the message.
 type FilterFunc func(m *Message) (bool, error)

@@ -36,6 +36,8 @@ type view struct {
 	event      bool             // the payload is an event
 	data       any
 	at         string // the JSON Pointer of data in the payload
+	text       []byte // the data as it stands in the payload; nil if there is none
+	plain      bool   // text is the string itself, not JSON
 	attributes map[string]any
 }
 
@@ -78,22 +80,10 @@ func (m *Message) Data() (any, error) {
 // The data of a bytes envelope, or of data_base64, is decoded as a JSON text.
 // Errors are those of Data, and of the unmarshalling.
 func (m *Message) Decode(into any) error {
-	data, err := m.Data()
-	if err != nil {
+	if err := m.decode(); err != nil {
 		return err
 	}
-	if !m.view.event {
-		return json.Unmarshal(m.Payload, into)
-	}
-	event, err := m.Event()
-	if err != nil {
-		return err
-	}
-	if event.Data != nil {
-		return json.Unmarshal(event.Data, into)
-	}
-	text, _ := data.(string) // of data_base64; empty if there is no data
-	return json.Unmarshal([]byte(text), into)
+	return json.Unmarshal(m.view.text, into)
 }
 
 // Attributes returns the event's context attributes as they stand in the
@@ -124,80 +114,6 @@ func (m *Message) Event() (*Event, error) {
 // IsEvent reports whether the payload is a valid event.
 func (m *Message) IsEvent() bool { return m.decode() == nil && m.view.event }
 
-// A Path names a value of a message. So far it is a whole root.
-type Path string
-
-// The roots: what an expression calls data, event and channel.
-const (
-	PathData    Path = "data"
-	PathEvent   Path = "event"
-	PathChannel Path = "channel"
-)
-
-// A Projection numbers the paths that are read from a channel's messages, so
-// that each is looked up once for all its readers. It is immutable.
-type Projection struct{ paths []Path }
-
-// NewProjection unites the paths of all readers.
-func NewProjection(readers ...[]Path) *Projection {
-	p := &Projection{}
-	for _, paths := range readers {
-		for _, path := range paths {
-			if p.slot(path) < 0 {
-				p.paths = append(p.paths, path)
-			}
-		}
-	}
-	return p
-}
-
-// Slots returns the slot of each path, which must be among those that the
-// projection was made of.
-func (p *Projection) Slots(paths []Path) []int {
-	slots := make([]int, len(paths))
-	for i, path := range paths {
-		if slots[i] = p.slot(path); slots[i] < 0 {
-			panic("filterd: path " + string(path) + " is not in the projection")
-		}
-	}
-	return slots
-}
-
-func (p *Projection) slot(path Path) int {
-	for i, q := range p.paths {
-		if q == path {
-			return i
-		}
-	}
-	return -1
-}
-
-// Fields gives the values of one message at the slots of a projection.
-type Fields interface {
-	// Field returns the decoded value in a slot; an error is that of a
-	// payload which can't be decoded.
-	Field(slot int) (any, error)
-}
-
-// Bind makes Field read the slots of p.
-func (m *Message) Bind(p *Projection) { m.projection = p }
-
-// Field implements [Fields] for the projection that m is bound to.
-func (m *Message) Field(slot int) (any, error) {
-	switch m.projection.paths[slot] {
-	case PathData:
-		return m.Data()
-	case PathEvent:
-		attributes, err := m.Attributes()
-		if err != nil {
-			return nil, err // not a nil map in an any
-		}
-		return attributes, nil
-	default:
-		return m.Channel, nil
-	}
-}
-
 func (m *Message) envelope() Envelope {
 	if m.contract == nil {
 		return EnvelopeAuto
@@ -221,7 +137,7 @@ var noAttributes = map[string]any{}
 
 func decode(payload []byte, envelope Envelope) view {
 	if envelope == EnvelopeBytes {
-		return view{done: true, data: string(payload), attributes: noAttributes}
+		return view{done: true, data: string(payload), text: payload, plain: true, attributes: noAttributes}
 	}
 	var document any
 	if err := json.Unmarshal(payload, &document); err != nil {
@@ -234,7 +150,7 @@ func decode(payload []byte, envelope Envelope) view {
 		}
 	}
 	if envelope != EnvelopeCloudEvents {
-		return view{done: true, data: document, attributes: noAttributes}
+		return view{done: true, data: document, text: payload, attributes: noAttributes}
 	}
 	if !isObject {
 		return view{done: true, err: &ValidationError{Reason: ReasonEnvelope, Failures: []Failure{{Detail: "an event is a JSON object, not " + kindOf(document)}}}}
@@ -243,9 +159,9 @@ func decode(payload []byte, envelope Envelope) view {
 	if failures != nil {
 		return view{done: true, err: &ValidationError{Reason: ReasonEnvelope, Failures: failures}}
 	}
-	v := view{done: true, event: true, data: object["data"], at: "/data", attributes: object}
+	v := view{done: true, event: true, data: object["data"], at: "/data", text: event.Data, attributes: object}
 	if event.Binary != nil {
-		v.data, v.at = string(event.Binary), "/data_base64"
+		v.data, v.at, v.text, v.plain = string(event.Binary), "/data_base64", event.Binary, true
 	}
 	for name, value := range object {
 		if value == nil || name == "data" || name == "data_base64" {

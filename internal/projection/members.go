@@ -28,6 +28,15 @@ type Member struct {
 // Name returns the member's unescaped name.
 func (m Member) Name(document []byte) string { return Unquote(m.Key.Of(document)) }
 
+// Named reports whether the member has that name.
+func (m Member) Named(document []byte, name string) bool {
+	literal := m.Key.Of(document)
+	if inside := literal[1 : len(literal)-1]; isPlain(inside) {
+		return string(inside) == name
+	}
+	return Unquote(literal) == name
+}
+
 // Members yields the members of the object that starts at the first
 // non-space byte from offset at, in the document's order and with
 // duplicates. It yields nothing where no object starts there.
@@ -47,6 +56,29 @@ func Members(document []byte, at int) iter.Seq[Member] {
 			i = skipSpace(document, i+1)
 			value := Span{i, skipValue(document, i)}
 			if !yield(Member{Key: key, Value: value}) {
+				return
+			}
+			i = skipSpace(document, value.End)
+			if i >= len(document) || document[i] != ',' {
+				return
+			}
+			i = skipSpace(document, i+1)
+		}
+	}
+}
+
+// Elements yields the elements of the array that starts at the first non-space
+// byte from offset at. It yields nothing where no array starts there.
+func Elements(document []byte, at int) iter.Seq[Span] {
+	return func(yield func(Span) bool) {
+		i := skipSpace(document, at)
+		if i >= len(document) || document[i] != '[' {
+			return
+		}
+		i = skipSpace(document, i+1)
+		for i < len(document) && document[i] != ']' {
+			value := Span{i, skipValue(document, i)}
+			if !yield(value) {
 				return
 			}
 			i = skipSpace(document, value.End)
