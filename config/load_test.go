@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -437,13 +436,9 @@ func TestLimits(t *testing.T) {
 		{"long key", strings.Repeat("k", 1000) + ": 1\n" + rules, "unknown key"},
 		{"many comments", strings.Repeat("# x\n", 200_000) + "a: 1\n" + rules, "unknown key"},
 	} {
-		start := time.Now()
-		_, err := parse(test.text)
+		_, err := parse(test.text) // what is not bounded here takes hours, or all memory
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %.300v", test.name, err)
-		}
-		if took := time.Since(start); took > 10*time.Second {
-			t.Errorf("%s: took %v", test.name, took)
 		}
 	}
 	if _, err := parse(nested("[", "]", 5000)); err != nil {
