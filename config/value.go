@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/filterd/filterd/internal/spelling"
 )
 
 // fail reports a problem with a node.
@@ -44,7 +46,7 @@ func (l *loader) section(key string, n *node, known []string) (section, bool) {
 		name := e.key.value
 		if !contains(known, name) {
 			hint := ""
-			if near := nearest(name, known); near != "" {
+			if near := spelling.Nearest(name, known); near != "" {
 				hint = "did you mean " + near + "?"
 			} else if len(known) <= 4 {
 				hint = "known here: " + strings.Join(known, ", ")
@@ -198,7 +200,7 @@ func (l *loader) unknown(key string, n *node, value string, words []string) {
 		return
 	}
 	hint := ""
-	if near := nearest(value, words); near != "" {
+	if near := spelling.Nearest(value, words); near != "" {
 		hint = "did you mean " + near + "?"
 	}
 	l.fail(key, n, hint, "unknown value %s: want %s", quote(value), alternatives(words))
@@ -216,45 +218,6 @@ func alternatives(words []string) string {
 		return strings.Join(words, "")
 	}
 	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
-}
-
-// nearest returns the word that a misspelled one was meant to be, or "".
-func nearest(word string, words []string) string {
-	if len(word) > 32 {
-		return ""
-	}
-	best, least := "", 1+max(1, len(word)/3)
-	for _, w := range words {
-		if d := distance(strings.ToLower(word), strings.ToLower(w)); d < least {
-			best, least = w, d
-		}
-	}
-	return best
-}
-
-// distance counts the bytes to insert, remove, replace or swap with their
-// neighbour to make b of a.
-func distance(a, b string) int {
-	var before, last []int
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		before, last, row = last, row, make([]int, len(b)+1)
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			change := 1
-			if a[i-1] == b[j-1] {
-				change = 0
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+change)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-	}
-	return row[len(b)]
 }
 
 // file resolves a path of the config, which is relative to the config's

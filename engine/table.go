@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/internal/spelling"
 )
 
 // Definition is what a table is compiled of.
@@ -266,35 +266,12 @@ func overlap(a, b string) bool {
 // suggest returns ": did you mean X?" for a name that is nearly that of a
 // declared channel.
 func suggest(name string, registry *filterd.Registry) string {
-	best, least := "", 3 // more than two edits are another name
+	var declared []string
 	for _, c := range registry.Contracts() {
-		if n := distance(strings.ToLower(name), strings.ToLower(c.Channel)); n < least {
-			best, least = c.Channel, n
-		}
+		declared = append(declared, c.Channel)
 	}
-	if best == "" {
-		return ""
+	if near := spelling.Nearest(name, declared); near != "" {
+		return ": did you mean " + near + "?"
 	}
-	return ": did you mean " + best + "?"
-}
-
-// distance is the edit distance of Levenshtein.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			substitute := diagonal
-			if a[i] != b[j] {
-				substitute++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(substitute, row[j+1]+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
+	return ""
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"github.com/filterd/filterd/internal/spelling"
 	"github.com/filterd/filterd/pubsub"
 )
 
@@ -194,31 +195,10 @@ func flagsFirst(app *cli.App, args []string) []string {
 
 // didYouMean returns ": did you mean X?" for a word that nearly is another.
 func didYouMean(word string, words []string) string {
-	for _, w := range words {
-		if oneEdit(word, w) || len(word) > 3 && (strings.HasPrefix(w, word) || strings.HasPrefix(word, w)) {
-			return ": did you mean " + w + "?"
-		}
+	if near := spelling.Nearest(word, words); near != "" {
+		return ": did you mean " + near + "?"
 	}
 	return ""
-}
-
-// oneEdit reports whether a and b differ by one letter, or two swapped ones.
-func oneEdit(a, b string) bool {
-	if len(a) > len(b) {
-		a, b = b, a
-	}
-	i := 0
-	for i < len(a) && a[i] == b[i] {
-		i++
-	}
-	switch len(b) - len(a) {
-	case 0:
-		return i == len(a) || a[i+1:] == b[i+1:] ||
-			i+1 < len(a) && a[i] == b[i+1] && a[i+1] == b[i] && a[i+2:] == b[i+2:]
-	case 1:
-		return a[i:] == b[i+1:]
-	}
-	return false
 }
 
 // version is the module's version, or the commit it was built from.
