@@ -163,7 +163,6 @@ func TestDecodeEventMalformed(t *testing.T) {
 func TestDecodeEventAliases(t *testing.T) {
 	payload := []byte(eventWith("data", "[1]", "ext", `"x"`))
 	before := string(payload)
-	e := decoded(t, before)
 	e, err := filterd.DecodeEvent(payload)
 	if err != nil {
 		t.Fatal(err)

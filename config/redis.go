@@ -23,7 +23,7 @@ func (l *loader) redis(key string, n *node) {
 	}
 	if key, n := s.get("addrs"); n != nil {
 		if n.kind == listNode {
-			o.Addrs, _, ok = l.texts(key, n, "a list of host:port")
+			o.Addrs, _, _ = l.texts(key, n, "a list of host:port")
 		} else {
 			l.want(key, n, "", "a list of host:port")
 		}

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"log/slog"
 	"maps"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,8 +28,11 @@ type Config struct {
 	// to the log. Errors that repeat are logged every ten seconds, with their
 	// number. Default slog.Default().
 	Logger *slog.Logger
+	// Workers is how many goroutines run the Stage of one rule. Default: as
+	// many as can run at once, and at least 2.
+	Workers int
 	// QueueMessages bounds the messages that wait for one callback, or the
-	// log, of one rule. Default 1024.
+	// log, of one rule, or for one of its workers. Default 1024.
 	QueueMessages int
 	// QueueBytes bounds the payloads that wait there. Default 16 MiB.
 	QueueBytes int
@@ -76,10 +80,11 @@ func New(config Config) (*Engine, error) {
 	if config.Table == nil {
 		return nil, errors.New("an engine needs a table")
 	}
-	if config.QueueMessages < 0 || config.QueueBytes < 0 || config.DrainTimeout < 0 {
+	if config.QueueMessages < 0 || config.QueueBytes < 0 || config.DrainTimeout < 0 || config.Workers < 0 {
 		return nil, errors.New("an engine's bounds are not negative")
 	}
 	config.Logger = cmp.Or(config.Logger, slog.Default())
+	config.Workers = cmp.Or(config.Workers, max(2, runtime.GOMAXPROCS(0)))
 	config.DrainTimeout = cmp.Or(config.DrainTimeout, 5*time.Second)
 	e := &Engine{
 		config:  config,
@@ -137,6 +142,7 @@ func (e *Engine) swap(t *Table) (drained <-chan struct{}, err error) {
 	drained = old.retire()
 	go func() { // ends when the old table's last message has left the queues
 		<-drained
+		e.closeStages(old.table)
 		for _, l := range unused {
 			l.Close()
 		}
@@ -238,7 +244,8 @@ func (e *Engine) forget(sources []filterd.Source) {
 // Process treats one message, which it borrows, on the caller's goroutine. The
 // message stands for all copies of itself: a rule runs once, however many of
 // its From entries match. When Process returns, what goes to channels is
-// published and what goes to callbacks is queued. The error is a
+// published and what goes to callbacks is queued; messages for a rule's Stage
+// are queued before it. The error is a
 // [*filterd.ValidationError] if the message breaks its contract, a [*HaltError]
 // if the engine is halted, [ErrClosed] if it is closed; a rule's failure is
 // the rule's: see [Rule.OnError] and [Engine.Stats].
@@ -303,8 +310,16 @@ func (e *Engine) Close(ctx context.Context) error {
 	defer e.end()
 	ctx, cancel := context.WithTimeout(ctx, e.config.DrainTimeout)
 	defer cancel()
+	last := e.current.Load()
+	drained := last.retire()
+	defer func() {
+		go func() { // ends with the last message
+			<-drained
+			e.closeStages(last.table)
+		}()
+	}()
 	select {
-	case <-e.current.Load().retire():
+	case <-drained:
 	case <-ctx.Done():
 	}
 	e.mu.Lock()
@@ -317,10 +332,8 @@ func (e *Engine) Close(ctx context.Context) error {
 		l.Close()
 	}
 	total := 0
-	for l, rule := range lanes {
-		dropped := l.Wait(ctx)
-		e.counters.rule(rule).dropped.Add(uint64(dropped))
-		total += dropped
+	for l := range lanes {
+		total += l.Wait(ctx)
 	}
 	if total > 0 {
 		return fmt.Errorf("%d queued messages were dropped at the end of the drain", total)

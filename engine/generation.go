@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"io"
 	"sync"
 	"sync/atomic"
 
@@ -33,14 +34,9 @@ func (e *Engine) newGeneration(t *Table) (next *generation, unused []*lane.Lane[
 	next.workers.New = func() any { return next.newWorker() }
 	for _, r := range t.rules {
 		next.rules = append(next.rules, e.counters.rule(r.Name))
-		for _, to := range r.To {
-			if to.Channel != "" || to.Computed != nil {
-				continue
-			}
-			key := laneKey{r.Name, to.Callback, r.Overflow}
+		for _, key := range r.laneKeys(e.config.Workers) {
 			if e.lanes[key] == nil {
-				limits := lane.Limits{Messages: e.config.QueueMessages, Bytes: e.config.QueueBytes}
-				e.lanes[key] = lane.New(limits, r.Overflow == OverflowDropNewest, e.work)
+				e.lanes[key] = e.newLane(key)
 			}
 			next.lanes[key] = e.lanes[key]
 		}
@@ -53,6 +49,61 @@ func (e *Engine) newGeneration(t *Table) (next *generation, unused []*lane.Lane[
 		}
 	}
 	return next, unused
+}
+
+// A laneKey names a queue: between a rule and one of its callbacks, or the log,
+// or before the rule's Stage.
+type laneKey struct {
+	rule     string
+	callback string // empty for the log
+	stage    int    // from 1: which of the queues before the Stage; 0 for a target's queue
+	overflow Overflow
+}
+
+// laneKeys returns the keys of all queues of the rule.
+func (r *rule) laneKeys(workers int) []laneKey {
+	var keys []laneKey
+	for _, to := range r.To {
+		if to.Channel == "" && to.Computed == nil {
+			keys = append(keys, laneKey{rule: r.Name, callback: to.Callback, overflow: r.Overflow})
+		}
+	}
+	if r.Stage != nil {
+		for i := range workers {
+			keys = append(keys, laneKey{rule: r.Name, stage: i + 1, overflow: r.Overflow})
+		}
+	}
+	return keys
+}
+
+func (e *Engine) newLane(key laneKey) *lane.Lane[job] {
+	limits := lane.Limits{Messages: e.config.QueueMessages, Bytes: e.config.QueueBytes}
+	if key.stage == 0 {
+		return lane.New(limits, key.overflow == OverflowDropNewest, 1, e.work, job.lost)
+	}
+	s := &stager{}
+	return lane.New(limits, key.overflow == OverflowDropNewest, maxStageBatch, s.work, s.lost)
+}
+
+// closeStages closes the stages of a table that nobody uses any more, but for
+// those that the current table has as well.
+func (e *Engine) closeStages(t *Table) {
+	inUse := make(map[io.Closer]bool)
+	if current := e.current.Load().table; current != t {
+		for _, r := range current.rules {
+			if c, ok := r.Stage.(io.Closer); ok {
+				inUse[c] = true
+			}
+		}
+	}
+	for _, r := range t.rules {
+		if c, ok := r.Stage.(io.Closer); ok && !inUse[c] {
+			inUse[c] = true
+			if err := c.Close(); err != nil {
+				e.config.Logger.Warn("closing a stage", "rule", r.Name, "error", err)
+			}
+		}
+	}
 }
 
 // acquire returns the current generation, which stays whole until release; nil

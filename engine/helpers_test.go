@@ -67,6 +67,9 @@ func table(t testing.TB, rules ...engine.Rule) *engine.Table {
 // newEngine makes an engine that the test closes.
 func newEngine(t testing.TB, config engine.Config) *engine.Engine {
 	t.Helper()
+	if config.Logger == nil {
+		config.Logger = slog.New(slog.DiscardHandler)
+	}
 	e, err := engine.New(config)
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"math"
@@ -15,6 +16,9 @@ import (
 type Processor struct {
 	table *Table
 	bound map[*program]*boundProgram
+	// later takes messages for a rule's Stage, which then is not run here.
+	// Nil: it is.
+	later func(b *boundProgram, at int, m *filterd.Message)
 
 	batch    [1]*filterd.Message
 	valid    []*filterd.Message // of the batch at hand
@@ -24,6 +28,7 @@ type Processor struct {
 	results  []Result
 	outputs  []Output
 	outcomes []Outcome
+	staged   []filterd.StageResult
 	set      splicer
 }
 
@@ -74,6 +79,8 @@ type boundProgram struct {
 	*program
 	matchers []filterd.SetMatcher  // by sets
 	values   [][]filterd.Evaluator // by rules: those of set, then of to
+	runners  []filterd.StageRunner // by rules; nil where there is no stage
+	keys     []filterd.Evaluator   // by rules; nil where there is no key
 }
 
 // NewProcessor returns a new processor of the table.
@@ -134,13 +141,24 @@ func (p *Processor) bind(program *program) *boundProgram {
 	if b := p.bound[program]; b != nil {
 		return b
 	}
-	b := &boundProgram{program: program, values: make([][]filterd.Evaluator, len(program.rules))}
+	b := &boundProgram{
+		program: program,
+		values:  make([][]filterd.Evaluator, len(program.rules)),
+		runners: make([]filterd.StageRunner, len(program.rules)),
+		keys:    make([]filterd.Evaluator, len(program.rules)),
+	}
 	for _, s := range program.sets {
 		b.matchers = append(b.matchers, s.set.Bind(program.projection.Slots(s.set.Paths())))
 	}
 	for i, r := range program.rules {
 		for _, v := range r.values() {
 			b.values[i] = append(b.values[i], v.Bind(program.projection.Slots(v.Paths())))
+		}
+		if r.Stage != nil {
+			b.runners[i] = r.Stage.Bind(program.projection.Slots(r.Stage.Paths()))
+		}
+		if r.Key != nil {
+			b.keys[i] = r.Key.Bind(program.projection.Slots(r.Key.Paths()))
 		}
 	}
 	if len(p.bound) >= p.table.maxPrograms {
@@ -177,34 +195,78 @@ func (p *Processor) match(b *boundProgram, batch []*filterd.Message) []filterd.V
 	return p.merged
 }
 
-// apply runs the stages behind the condition of one rule.
+// apply goes on with a message that a rule's condition kept, or failed on.
 func (p *Processor) apply(b *boundProgram, at int, m *filterd.Message, result *Result, failure error) {
 	r := b.rules[at]
 	outcome := Outcome{Rule: r.Name, Matched: failure == nil, number: r.number}
-	mark := len(p.outputs)
-	if failure != nil {
-		failure = fmt.Errorf("when: %w", failure)
-	} else {
-		failure = p.stages(b, at, m, true)
+	switch {
+	case failure != nil:
+		failure = p.settle(b, at, m, result, nil, fmt.Errorf("when: %w", failure))
+	case r.Stage == nil:
+		failure = p.settle(b, at, m, result, nil, nil)
+	case p.later != nil:
+		p.later(b, at, m)
+	default:
+		p.batch[0] = m
+		failure = p.settle(b, at, m, result, &p.runStage(b, at, p.batch[:])[0], nil)
 	}
-	if failure != nil {
-		p.outputs = p.outputs[:mark] // all of the rule's outputs, or none
-		outcome.Err = failure
-		switch r.OnError {
-		case OnErrorPass:
-			if err := p.stages(b, at, m, false); err != nil {
-				p.outputs = p.outputs[:mark]
-				outcome.Err = fmt.Errorf("%w; passing it on: %w", failure, err)
-			}
-		case OnErrorDeadLetter:
-			p.deadLetter(result, m, Output{Rule: r.Name, Channel: r.DeadLetter, rule: r}, failure)
-		}
-	}
+	outcome.Err = failure
 	p.outcomes = append(p.outcomes, outcome)
 }
 
-// stages runs set, if asked to, and to.
-func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, set bool) error {
+// runStage runs a rule's Stage on a batch.
+func (p *Processor) runStage(b *boundProgram, at int, batch []*filterd.Message) []filterd.StageResult {
+	p.staged = slices.Grow(p.staged[:0], len(batch))[:len(batch)]
+	clear(p.staged)
+	b.runners[at].Run(context.Background(), batch, p.staged)
+	return p.staged
+}
+
+// finishStage does what is left to do with a batch that a rule's Stage has
+// treated, and leaves p.results by the batch. They say nothing of the rule's
+// condition, which was asked elsewhere.
+func (p *Processor) finishStage(b *boundProgram, at int, batch []*filterd.Message) {
+	staged := p.runStage(b, at, batch)
+	p.results = slices.Grow(p.results[:0], len(batch))[:len(batch)]
+	p.outputs, p.outcomes = p.outputs[:0], p.outcomes[:0]
+	clear(p.results)
+	for i, m := range batch {
+		outcomes, outputs := len(p.outcomes), len(p.outputs)
+		if err := p.settle(b, at, m, &p.results[i], &staged[i], nil); err != nil {
+			p.outcomes = append(p.outcomes, Outcome{Rule: b.rules[at].Name, Err: err, number: b.rules[at].number})
+		}
+		p.results[i].Outcomes = p.outcomes[outcomes:len(p.outcomes):len(p.outcomes)]
+		p.results[i].Outputs = p.outputs[outputs:len(p.outputs):len(p.outputs)]
+	}
+}
+
+// settle appends all outputs of a rule for one message, or on an error none
+// but what OnError asks for. It returns what the rule failed on: failure, if
+// that is not nil, or what a later stage did.
+func (p *Processor) settle(b *boundProgram, at int, m *filterd.Message, result *Result, staged *filterd.StageResult, failure error) error {
+	r := b.rules[at]
+	mark := len(p.outputs)
+	if failure == nil {
+		failure = p.stages(b, at, m, staged, true)
+	}
+	if failure == nil {
+		return nil
+	}
+	p.outputs = p.outputs[:mark]
+	switch r.OnError {
+	case OnErrorPass:
+		if err := p.stages(b, at, m, nil, false); err != nil {
+			p.outputs = p.outputs[:mark]
+			failure = fmt.Errorf("%w; passing it on: %w", failure, err)
+		}
+	case OnErrorDeadLetter:
+		p.deadLetter(result, m, Output{Rule: r.Name, Channel: r.DeadLetter, rule: r}, failure)
+	}
+	return failure
+}
+
+// stages goes on behind the rule's Stage: with set, if asked to, and to.
+func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *filterd.StageResult, set bool) error {
 	r := b.rules[at]
 	values := b.values[at]
 	computed := 0 // index of the next target's value
@@ -213,15 +275,28 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, set bool
 			computed++
 		}
 	}
+	mark := len(p.outputs)
 	out := m
-	if rewrite := set && len(r.Set) > 0; rewrite || r.LoopAllowed {
-		payload, err := p.rewrite(r, values[:computed], m, rewrite)
+	if staged != nil {
+		if staged.Err != nil {
+			return staged.Err
+		}
+		for _, emitted := range staged.Emitted {
+			p.outputs = append(p.outputs, Output{Rule: r.Name, Channel: emitted.Channel, Payload: emitted.Payload, rule: r, message: m})
+		}
+		if !staged.Keep {
+			return nil
+		}
+		if staged.Payload != nil {
+			out = replaced(m, staged.Payload)
+		}
+	}
+	if set = set && len(r.Set) > 0; set || out != m || r.LoopAllowed {
+		payload, err := p.rewrite(r, values[:computed], m, out, set)
 		if err != nil {
 			return err
 		}
-		changed := *m
-		out = &changed
-		out.Reset(payload)
+		out = replaced(m, payload)
 	}
 	for i := range r.To {
 		output := Output{Rule: r.Name, Payload: out.Payload, rule: r, message: m}
@@ -247,7 +322,17 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, set bool
 		}
 		p.outputs = append(p.outputs, output)
 	}
+	if n := len(p.outputs) - mark; n > MaxOutputs {
+		return fmt.Errorf("to: %d outputs are over the limit of %d", n, MaxOutputs)
+	}
 	return nil
+}
+
+// replaced returns m with another payload.
+func replaced(m *filterd.Message, payload []byte) *filterd.Message {
+	c := *m
+	c.Reset(payload)
+	return &c
 }
 
 // yield computes a target and holds it against what the rule allows.
@@ -304,38 +389,46 @@ func (p *Processor) deadLetter(result *Result, m *filterd.Message, output Output
 // rewritten an event.
 const hopsAttribute = "filterdhops"
 
-// rewrite returns the payload after the rule's set stage, if asked for, with
-// its hops counted where it is an event.
-func (p *Processor) rewrite(r *rule, values []filterd.Evaluator, m *filterd.Message, set bool) ([]byte, error) {
-	event := m.IsEvent()
+// rewrite returns the payload of out after the rule's set stage, if asked for,
+// with its hops counted where it is an event: one more than those of m, as
+// which it came in.
+func (p *Processor) rewrite(r *rule, values []filterd.Evaluator, m, out *filterd.Message, set bool) ([]byte, error) {
+	event := out.IsEvent()
 	if r.LoopAllowed && !event {
 		return nil, fmt.Errorf("loop: a rule with loop: allowed takes events only")
 	}
-	p.set.reset(m.Payload)
+	p.set.reset(out.Payload)
 	if event {
-		attributes, err := m.Attributes()
+		hops, err := countHops(m)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("loop: %w", err)
 		}
-		hops, ok := attributes[hopsAttribute].(float64)
-		if _, present := attributes[hopsAttribute]; present && (!ok || hops != math.Trunc(hops) || hops < 0) {
-			return nil, fmt.Errorf("loop: attribute %s is %v, not a count", hopsAttribute, attributes[hopsAttribute])
-		}
-		if hops >= MaxHops {
-			return nil, fmt.Errorf("loop: the event has passed through filterd %.0f times: the limit is %d", hops, MaxHops)
-		}
-		p.set.member(hopsAttribute, fmt.Appendf(nil, "%d", int(hops)+1))
-	}
-	if !set {
-		return p.set.finish(0)
+		p.set.member(hopsAttribute, fmt.Appendf(nil, "%d", hops+1))
 	}
 	at := 0
-	if event {
-		var err error
-		if at, err = p.set.data(); err != nil {
+	if set {
+		if _, err := out.Data(); err != nil {
+			return nil, fmt.Errorf("set: %w", err)
+		}
+		if event {
+			var err error
+			if at, err = p.set.data(); err != nil {
+				return nil, fmt.Errorf("set: %w", err)
+			}
+		}
+		if err := p.setMembers(r, values, out); err != nil {
 			return nil, fmt.Errorf("set: %w", err)
 		}
 	}
+	payload, err := p.set.finish(at)
+	if err != nil {
+		return nil, fmt.Errorf("set: %w", err)
+	}
+	return payload, nil
+}
+
+// setMembers evaluates all members that the rule sets before any is changed.
+func (p *Processor) setMembers(r *rule, values []filterd.Evaluator, m *filterd.Message) error {
 	next := 0
 	for _, member := range r.Set {
 		text := member.Constant
@@ -346,14 +439,30 @@ func (p *Processor) rewrite(r *rule, values []filterd.Evaluator, m *filterd.Mess
 				text, err = p.set.encode(value)
 			}
 			if err != nil {
-				return nil, fmt.Errorf("set: %s: %w", member.Name, err)
+				return fmt.Errorf("%s: %w", member.Name, err)
 			}
 		}
 		p.set.dataMember(member.Name, text)
 	}
-	payload, err := p.set.finish(at)
+	return nil
+}
+
+// countHops returns how often filterd has rewritten a message so far.
+func countHops(m *filterd.Message) (int, error) {
+	attributes, err := m.Attributes()
 	if err != nil {
-		return nil, fmt.Errorf("set: %w", err)
+		return 0, err
 	}
-	return payload, nil
+	value, present := attributes[hopsAttribute]
+	if !present {
+		return 0, nil
+	}
+	hops, ok := value.(float64)
+	if !ok || hops != math.Trunc(hops) || hops < 0 {
+		return 0, fmt.Errorf("attribute %s is %v, not a count", hopsAttribute, value)
+	}
+	if hops >= MaxHops {
+		return 0, fmt.Errorf("the event has passed through filterd %.0f times: the limit is %d", hops, MaxHops)
+	}
+	return int(hops), nil
 }

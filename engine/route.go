@@ -135,6 +135,12 @@ func compileProgram(rules []*rule) (*program, error) {
 		for _, v := range r.values() {
 			reads = append(reads, v.Paths())
 		}
+		if r.Key != nil {
+			reads = append(reads, r.Key.Paths())
+		}
+		if r.Stage != nil {
+			reads = append(reads, r.Stage.Paths())
+		}
 		if r.When == nil {
 			p.always = append(p.always, i)
 			continue

@@ -17,7 +17,7 @@ const (
 )
 
 // A Rule takes messages of some channels and sends those that it keeps to some
-// targets. Its stages run in this order: When, Set, To. A Rule must not be
+// targets. It goes in this order: When, Stage, Set, To. A Rule must not be
 // modified once it was given to [Compile].
 type Rule struct {
 	// Name names the rule in errors, statistics and dead letters. Required,
@@ -27,6 +27,14 @@ type Rule struct {
 	From []string
 	// When decides which messages are kept. Nil keeps all.
 	When filterd.Filter
+	// Stage, if not nil, treats the messages that When keeps: a WebAssembly
+	// module. It runs on goroutines of its rule, since it may take its time;
+	// Set and To then run there as well.
+	Stage filterd.Stage
+	// Key yields what the order of messages goes by where a rule has a
+	// Stage: messages of one channel and key are treated in order. Default:
+	// all messages of a channel are.
+	Key filterd.Value
 	// Set adds or replaces members of the message's data. The rest of the
 	// payload keeps its bytes.
 	Set []Member
@@ -40,8 +48,8 @@ type Rule struct {
 	OnError OnError
 	// DeadLetter is the channel for OnErrorDeadLetter. Required there.
 	DeadLetter string
-	// Overflow says what gives way when a slow target's queue is full.
-	// Default OverflowDropOldest.
+	// Overflow says what gives way when a queue is full: that of a slow target,
+	// or of Stage. Default OverflowDropOldest.
 	Overflow Overflow
 	// LoopAllowed turns an error about a cycle through this rule into a
 	// warning. The rule then takes events only, and counts their hops.

@@ -22,7 +22,9 @@ type worker struct {
 }
 
 func (g *generation) newWorker() *worker {
-	return &worker{generation: g, processor: g.table.NewProcessor(), channels: make(map[*route]*channelCounters)}
+	w := &worker{generation: g, processor: g.table.NewProcessor(), channels: make(map[*route]*channelCounters)}
+	w.processor.later = w.stage
+	return w
 }
 
 // run treats a batch in order: neighbours with the same route together. What
@@ -46,10 +48,8 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 			if result.Invalid != nil {
 				invalid = result.Invalid
 			}
-			w.count(route, m, result)
-			for _, output := range result.Outputs {
-				w.send(output)
-			}
+			w.countMessage(route, m, result)
+			w.finish(m, result)
 		}
 		batch = batch[n:]
 	}
@@ -57,7 +57,27 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 	return invalid
 }
 
-func (w *worker) count(route *route, m *filterd.Message, result *Result) {
+// finish counts what rules made of a message, and sends what they ask for.
+func (w *worker) finish(m *filterd.Message, result *Result) {
+	for i := range result.Outcomes {
+		outcome := &result.Outcomes[i]
+		if outcome.Matched {
+			w.rules[outcome.number].matched.Add(1)
+		}
+		if outcome.Err != nil {
+			w.ruleError(w.table.rules[outcome.number], m, outcome.Err)
+		}
+	}
+	for _, err := range result.Lost {
+		w.engine.counters.deadLettersLost.Add(1)
+		w.engine.log(&w.engine.counters.lost, slog.LevelError, "dead letter lost", "channel", m.Channel, "error", err)
+	}
+	for _, output := range result.Outputs {
+		w.send(output)
+	}
+}
+
+func (w *worker) countMessage(route *route, m *filterd.Message, result *Result) {
 	if route.label == "" { // between two tables: it was subscribed to
 		w.engine.counters.unrouted.Add(1)
 		return
@@ -77,20 +97,6 @@ func (w *worker) count(route *route, m *filterd.Message, result *Result) {
 			channel.count(invalid.Reason)
 			w.engine.log(&channel.failures, slog.LevelWarn, "invalid message", "channel", m.Channel, "reason", invalid.Reason, "error", invalid)
 		}
-	}
-	for i := range result.Outcomes {
-		outcome := &result.Outcomes[i]
-		counters := w.rules[outcome.number]
-		if outcome.Matched {
-			counters.matched.Add(1)
-		}
-		if outcome.Err != nil {
-			w.ruleError(w.table.rules[outcome.number], m, outcome.Err)
-		}
-	}
-	for _, err := range result.Lost {
-		w.engine.counters.deadLettersLost.Add(1)
-		w.engine.log(&w.engine.counters.lost, slog.LevelError, "dead letter lost", "channel", m.Channel, "error", err)
 	}
 }
 
@@ -135,9 +141,8 @@ func (w *worker) send(output Output) {
 	if output.Log != nil {
 		j.level = *output.Log
 	}
-	key := laneKey{output.Rule, output.Callback, output.rule.Overflow}
+	key := laneKey{rule: output.Rule, callback: output.Callback, overflow: output.rule.Overflow}
 	if dropped := w.lanes[key].Push(j, len(output.Payload)); dropped > 0 {
-		j.counters.dropped.Add(uint64(dropped))
 		w.engine.log(&j.counters.failures, slog.LevelWarn, "queue is full", "rule", output.Rule, "policy", output.rule.Overflow)
 	}
 }
@@ -203,28 +208,30 @@ func (w *worker) deadLetterUndelivered(ctx context.Context, output Output, err e
 	w.engine.counters.deadLettersLost.Add(uint64(len(result.Lost)))
 }
 
-// A laneKey names the queue between a rule and one of its callbacks, or the
-// log, whose callback is "".
-type laneKey struct {
-	rule     string
-	callback string
-	overflow Overflow
-}
-
-// A job is a message on its way to a callback or the log.
+// A job is a message on its way to a callback, the log, or a Stage.
 type job struct {
 	message  *filterd.Message
 	rule     string
 	counters *ruleCounters
 	callback Callback // nil: the log
 	level    slog.Level
+
+	// Of a job for a Stage only: the generation, which it keeps in use, and
+	// which rule of which program it is for.
+	generation *generation
+	program    *program
+	at         int
 }
 
 // maxLogged is how much of a payload a rule's log line shows, in bytes.
 const maxLogged = 1 << 10
 
-// work is what the worker of every lane does.
-func (e *Engine) work(j job) {
+// lost counts a job that gave way in its queue.
+func (j job) lost() { j.counters.dropped.Add(1) }
+
+// work is what the worker of every lane to a target does.
+func (e *Engine) work(batch []job) {
+	j := batch[0]
 	if err := e.hand(j); err != nil {
 		j.counters.errors.Add(1)
 		j.counters.undelivered.Add(1)

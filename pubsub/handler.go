@@ -35,15 +35,15 @@ type handler struct {
 func (h *handler) start(ctx context.Context) {
 	options := h.subscriber.options
 	limits := lane.Limits{Messages: max(options.QueueMessages, 0), Bytes: max(options.QueueBytes, 0)}
-	h.lane = lane.New(limits, false, func(m *filterd.Message) {
+	h.lane = lane.New(limits, false, 1, func(batch []*filterd.Message) {
 		h.busy.Store(true)
 		defer h.busy.Store(false)
 		defer h.caught("callback")
-		if err := h.callback(ctx, m); err != nil {
+		if err := h.callback(ctx, batch[0]); err != nil {
 			h.log("callback", err)
 			h.errors.Add(1)
 		}
-	})
+	}, nil)
 }
 
 // take queues a copy of m for the callback if the filter keeps it.

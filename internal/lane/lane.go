@@ -24,7 +24,9 @@ type Limits struct {
 type Lane[T any] struct {
 	limits     Limits
 	dropNewest bool
-	work       func(T)
+	most       int // values in a batch
+	work       func([]T)
+	lost       func(T)       // may be nil
 	done       chan struct{} // closed when the worker has ended
 
 	mu     sync.Mutex // guards what follows
@@ -41,17 +43,20 @@ type item[T any] struct {
 	bytes int
 }
 
-// New starts a lane whose worker calls work. With dropNewest a full lane
-// refuses what is pushed, else it forgets what it holds longest. The worker
-// runs until the lane is closed and empty; work must recover its own panics.
-func New[T any](limits Limits, dropNewest bool, work func(T)) *Lane[T] {
+// New starts a lane whose worker calls work with what waits, at most that many
+// values at once. With dropNewest a full lane refuses what is pushed, else it
+// forgets what it holds longest. The worker runs until the lane is closed and
+// empty; work must recover its own panics, and may not keep the slice. lost is
+// called with every value that gets lost; it must not block, nor use the lane.
+// It may be nil.
+func New[T any](limits Limits, dropNewest bool, most int, work func([]T), lost func(T)) *Lane[T] {
 	if limits.Messages == 0 {
 		limits.Messages = DefaultMessages
 	}
 	if limits.Bytes == 0 {
 		limits.Bytes = DefaultBytes
 	}
-	l := &Lane[T]{limits: limits, dropNewest: dropNewest, work: work, done: make(chan struct{})}
+	l := &Lane[T]{limits: limits, dropNewest: dropNewest, most: most, work: work, lost: lost, done: make(chan struct{})}
 	l.ready.L = &l.mu
 	go l.run()
 	return l
@@ -64,14 +69,16 @@ func (l *Lane[T]) Push(value T, bytes int) (dropped int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed || bytes > l.limits.Bytes {
+		l.lose(value)
 		return 1
 	}
 	for l.count >= l.limits.Messages || l.bytes+bytes > l.limits.Bytes {
-		if l.dropNewest {
-			return dropped + 1
-		}
-		l.pop()
 		dropped++
+		if l.dropNewest {
+			l.lose(value)
+			return dropped
+		}
+		l.lose(l.pop())
 	}
 	if l.count == len(l.queue) {
 		l.grow()
@@ -111,13 +118,20 @@ func (l *Lane[T]) Wait(ctx context.Context) (dropped int) {
 	defer l.mu.Unlock()
 	dropped = l.count
 	for l.count > 0 {
-		l.pop()
+		l.lose(l.pop())
 	}
 	return dropped
 }
 
+func (l *Lane[T]) lose(value T) {
+	if l.lost != nil {
+		l.lost(value)
+	}
+}
+
 func (l *Lane[T]) run() {
 	defer close(l.done)
+	var batch []T
 	for {
 		l.mu.Lock()
 		for l.count == 0 && !l.closed {
@@ -127,9 +141,13 @@ func (l *Lane[T]) run() {
 			l.mu.Unlock()
 			return
 		}
-		value := l.pop()
+		for l.count > 0 && len(batch) < l.most {
+			batch = append(batch, l.pop())
+		}
 		l.mu.Unlock()
-		l.work(value)
+		l.work(batch)
+		clear(batch)
+		batch = batch[:0]
 	}
 }
 
