@@ -15,6 +15,7 @@ const (
 	DefaultTables        = 16
 	DefaultTableEntries  = 100_000
 	DefaultSegments      = 100_000
+	DefaultElements      = 400_000
 	DefaultParameters    = 1_000
 	DefaultLocals        = 50_000
 	DefaultTotalLocals   = 2_000_000
@@ -38,6 +39,7 @@ type Limits struct {
 	Tables        int
 	TableEntries  int // of all tables together: their minimums above are refused, their maximums are lowered so that it holds
 	Segments      int // of element segments, and of data segments
+	Elements      int // of all element segments together
 	Parameters    int // of a function type or block type; results likewise
 	Locals        int // of a function, its parameters included
 	TotalLocals   int // of all functions
@@ -64,6 +66,7 @@ func (l Limits) orDefaults() Limits {
 		{&l.Tables, DefaultTables},
 		{&l.TableEntries, DefaultTableEntries},
 		{&l.Segments, DefaultSegments},
+		{&l.Elements, DefaultElements},
 		{&l.Parameters, DefaultParameters},
 		{&l.Locals, DefaultLocals},
 		{&l.TotalLocals, DefaultTotalLocals},

@@ -77,11 +77,9 @@ func (r *reader) leb(what string, bits uint, signed bool) int64 {
 				return 0
 			}
 			// The bits behind the number's are zero, or copies of its sign.
-			extra := int8(b<<1) >> left
-			if !signed {
-				extra = int8(b >> left)
-			} else {
-				extra = int8(b<<1) >> 1 >> (left - 1)
+			extra := int8(b) >> left
+			if signed {
+				extra = int8(b<<1) >> left
 			}
 			if extra != 0 && (!signed || extra != -1) {
 				r.fail(Malformed, start, "%s is larger than %d bits", what, bits)
