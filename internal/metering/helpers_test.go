@@ -19,7 +19,10 @@ var (
 	errOverflow = errors.New("stack overflow")
 )
 
-const slice = 100_000
+const (
+	slice       = 100_000
+	memoryLimit = 1024 // pages
+)
 
 // A host runs instrumented modules the way filterd does: fuel comes in slices.
 type host struct {
@@ -32,7 +35,7 @@ type host struct {
 func newHost(t testing.TB) *host {
 	t.Helper()
 	ctx := context.Background()
-	config := wazero.NewRuntimeConfig().WithCoreFeatures(api.CoreFeaturesV2).WithMemoryLimitPages(1024)
+	config := wazero.NewRuntimeConfig().WithCoreFeatures(api.CoreFeaturesV2).WithMemoryLimitPages(memoryLimit)
 	h := &host{runtime: wazero.NewRuntimeWithConfig(ctx, config)}
 	t.Cleanup(func() { _ = h.runtime.Close(ctx) })
 	refuel := func(_ context.Context, stack []uint64) {
