@@ -67,7 +67,7 @@ func TestLane(t *testing.T) {
 			}
 			g.pass <- struct{}{}
 			var got [][]int
-			for l.Len() > 0 || len(got) == 0 {
+			for left := len(test.push) - total; left > 0; left -= len(got[len(got)-1]) {
 				got = append(got, <-g.entered)
 				g.pass <- struct{}{}
 			}
