@@ -48,18 +48,22 @@ func (s *scanner) open(op byte, start int) {
 	s.spend(int(plain[op].cost))
 	s.frames = append(s.frames, frame{
 		op: op, params: params, results: results, base: s.height,
-		outer: s.current, lowest: math.MaxInt,
+		outer: s.current, lowest: math.MaxInt, chain: s.chain,
 	})
 	s.push(params)
 	switch op {
 	case opLoop:
 		s.merges++
+		s.chain = 0
 		s.edit(edit{start, start, editLoop, uint32(len(s.loops))})
 		s.loops = append(s.loops, loop{outer: s.loop})
 		s.loop = len(s.loops) - 1
+		s.depth++
+		s.values += s.depth / 8
 		s.segment(segment{parent: s.current, mandatory: true, cost: 1})
 		s.top().head = s.current
 	case opIf:
+		s.chain++
 		s.segment(segment{parent: s.current})
 	}
 }
@@ -97,6 +101,7 @@ func (s *scanner) reachElse(start int) {
 	f.unreachable = false
 	f.targeted = f.targeted || s.current >= 0
 	s.push(f.params)
+	s.chain = f.chain + 1
 	s.segment(segment{parent: f.outer})
 }
 
@@ -138,6 +143,7 @@ func (s *scanner) close(start int) {
 			return // left through its end only: the segment goes on
 		}
 		s.merges++
+		s.chain = 0
 		moved += f.results
 		if s.current < 0 && !f.targeted && f.op == opElse {
 			return // both ways end elsewhere
@@ -150,6 +156,7 @@ func (s *scanner) close(start int) {
 
 // closeLoop goes back to the loop around the innermost open one.
 func (s *scanner) closeLoop() {
+	s.depth--
 	l := s.loops[s.loop]
 	if s.loop = l.outer; s.loop >= 0 && l.calls {
 		s.loops[s.loop].calls = true
@@ -162,6 +169,7 @@ func (s *scanner) target(at int, depth uint32) int {
 		s.r.fail(Malformed, at, "label %d of %d", depth, len(s.frames))
 		return 0
 	}
+	s.reached += s.chain
 	number := len(s.frames) - 1 - int(depth)
 	f := &s.frames[number]
 	if s.current >= 0 {
@@ -187,6 +195,7 @@ func (s *scanner) branch(op byte, start int) {
 		s.pop(n, start)
 		s.push(n)
 		s.values += n
+		s.chain++
 		s.spend(n / valuesPerCost)
 		if r.ok() {
 			s.segment(segment{parent: s.current})
@@ -231,6 +240,7 @@ func (s *scanner) branchTable(start int) {
 		operands = want
 		s.values += want + 1
 	}
+	s.values += n * n / 512
 	s.spend(operands / valuesPerCost)
 	s.pop(operands, start)
 }
@@ -250,6 +260,7 @@ func (s *scanner) call(op byte, start int) {
 		signature = &m.types[m.functions[n]]
 		if int(n) < m.importedFunctions {
 			cost = costCallImport
+			s.values += m.importedFunctions / 64 // searched for each call
 		}
 		s.edit(edit{at, r.pos, editCall, n})
 	case opCallIndirect:

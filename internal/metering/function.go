@@ -19,9 +19,13 @@ type scanner struct {
 
 	loops []loop
 	loop  int // innermost open one, -1 for none
+	depth int // of open loops
 
 	instructions, calls, accesses int
 	merges                        int // places where several ways meet
+	chain                         int // ways parted since the last of these, on the way here
+	walked                        int // sum of chain over all instructions
+	reached                       int // sum of chain over all branches
 	values                        int // that are handed over there and at calls
 	frameEstimate
 }
@@ -35,6 +39,7 @@ type frame struct {
 	outer           int  // segment in which the block begins, -1 if it is never reached
 	head            int  // of a loop: the segment of its header, -1 as above
 	lowest          int  // lowest frame that a branch within goes to
+	chain           int  // where the block begins
 	targeted        bool // by a branch, or by an if's first way falling through
 	sets            int  // local.set and local.tee within
 }
@@ -81,18 +86,28 @@ func (s *scanner) scan(number int) (code int) {
 	if s.r.more() {
 		s.r.fail(Malformed, s.r.pos, "%d bytes behind the end of a function", s.r.end-s.r.pos)
 	}
-	if complexity := s.complexity(); s.r.ok() && complexity > s.m.limits.Complexity {
+	complexity := s.complexity()
+	if complexity > s.m.limits.Complexity {
 		s.r.fail(TooLarge, body.start, "a function of complexity %d, at most %d is allowed", complexity, s.m.limits.Complexity)
+	}
+	if s.m.totalComplexity += complexity; s.m.totalComplexity > s.m.limits.TotalComplexity {
+		s.r.fail(TooLarge, body.start, "functions of complexity %d together, at most %d is allowed", s.m.totalComplexity, s.m.limits.TotalComplexity)
 	}
 	return code
 }
 
-// complexity estimates a compiler's work: it follows every local through every
-// place where ways meet, reloads every mutable global behind a call (and behind
-// every charge, which is one), and moves what blocks and calls hand over.
+// complexity estimates a compiler's work, in units of a microsecond or two: it
+// follows every local through every place where ways meet, and from there on
+// for every use; it reloads every mutable global behind a call (and behind
+// every check of the fuel, which is one); it moves what blocks and calls hand
+// over; and it is quadratic in the depth of loops and the size of a br_table.
 func (s *scanner) complexity() int {
-	return s.instructions + s.values + s.merges*min(s.accesses, s.locals) + (s.calls+len(s.segments))*(s.m.mutableGlobals+2)
+	return perFunction + s.instructions/4 + s.values + (s.merges+s.reached/128)*min(s.accesses, s.locals) + s.walked/64 +
+		(s.calls+len(s.loops))*(s.m.mutableGlobals+2)/4
 }
+
+// perFunction is the complexity of an empty function.
+const perFunction = 20
 
 // readLocals reads the declarations of locals and returns how many there are,
 // the parameters included.
@@ -130,6 +145,7 @@ func (s *scanner) instruction() {
 		return
 	}
 	s.instructions++
+	s.walked += s.chain
 	switch op {
 	case opBlock, opLoop, opIf:
 		s.open(op, start)

@@ -83,6 +83,7 @@ type module struct {
 	custom            []Custom
 	names             part // content of the name section
 	totalLocals       int  // of the functions read so far
+	totalComplexity   int  // likewise
 }
 
 type tableType struct {
