@@ -20,7 +20,7 @@
 //		}, nil
 //	}
 //
-// Build it with Go 1.24 or later:
+// Build it with Go 1.26 or later:
 //
 //	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -trimpath -ldflags="-s -w" -o my.wasm .
 //

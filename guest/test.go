@@ -3,6 +3,7 @@
 package guest
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"slices"
@@ -169,13 +170,13 @@ func (h *host) lookup(f Field) json.RawMessage {
 			at = elements[step]
 		}
 	}
-	return at
+	return bytes.TrimSpace(at)
 }
 
 func (h *host) kind(f Field) Kind {
-	at := strings.TrimLeft(string(h.lookup(f)), " \t\r\n")
+	at := h.lookup(f)
 	switch {
-	case at == "":
+	case len(at) == 0:
 		return Missing
 	case at[0] == 'n':
 		return Null

@@ -49,7 +49,7 @@
 //! Every call has a budget of instructions. A module that overruns it, or panics, gets a fresh instance: what the handler kept
 //! in itself is lost then, and each worker has its own. Keep in kv what must last. A panic's text is lost too: return errors.
 //!
-//! In a `#![no_std]` crate this file needs a global allocator and a panic handler, which are the crate's to write.
+//! In a `#![no_std]` crate (Rust 1.68 or later) the global allocator and the panic handler are the crate's to write.
 #![allow(dead_code)] // a module uses what it needs
 
 extern crate alloc;
