@@ -97,9 +97,11 @@ func (q *queue) put(e entry, bytes int) (waited bool) {
 // it returns neither.
 func (q *queue) take(batch []*filterd.Message) ([]*filterd.Message, *filterd.Gap) {
 	for _, m := range batch {
-		if cap(m.Payload) > keepBuffer {
-			m.Payload = nil
+		payload := m.Payload[:0]
+		if cap(payload) > keepBuffer {
+			payload = nil
 		}
+		*m = filterd.Message{Payload: payload} // what the handler decoded may be large
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -1,6 +1,7 @@
 package pubsub
 
 import (
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -155,4 +156,42 @@ func TestExamine(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What a handler decoded goes with its message: waiting for another use, a
+// message holds no more than a small buffer.
+func TestQueueForgetsDecodedData(t *testing.T) {
+	q, now := newQueue(), time.Now()
+	var batch []*filterd.Message
+	handle := func(count int, payload string) {
+		for range count {
+			q.putMessage("c", "", payload, now)
+		}
+		for handled := 0; handled < count; handled += len(batch) {
+			batch, _ = q.take(batch)
+			for _, m := range batch {
+				if _, err := m.Data(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	handle(1000, "1") // so that there are many to rotate
+	large := "[1" + strings.Repeat(",1", 1<<16) + "]"
+	for range 50 { // 110 MB, if their data stayed
+		handle(1, large)
+	}
+	handle(1, "1")
+	runtime.GC()
+	var memory runtime.MemStats
+	runtime.ReadMemStats(&memory)
+	if memory.HeapAlloc > 20<<20 {
+		t.Errorf("%d MiB in use", memory.HeapAlloc>>20)
+	}
+	for _, m := range q.free {
+		if m.Channel != "" || cap(m.Payload) > keepBuffer {
+			t.Fatalf("recycled: channel %q, a buffer of %d", m.Channel, cap(m.Payload))
+		}
+	}
+	runtime.KeepAlive(q)
 }

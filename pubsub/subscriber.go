@@ -169,7 +169,8 @@ func (s *Subscriber) drain(handlers []*handler, cancel context.CancelFunc) {
 		h.lane.Close()
 	}
 	for _, h := range handlers {
-		h.dropped.Add(uint64(h.lane.Wait(patience)))
+		dropped, _ := h.lane.Wait(patience)
+		h.dropped.Add(uint64(dropped))
 	}
 	cancel()
 	grace, stop := context.WithTimeout(context.Background(), callbackGrace)
