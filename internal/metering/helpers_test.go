@@ -30,6 +30,7 @@ type host struct {
 	budget  int64 // fuel that is left to grant
 	refuels int
 	granted int64
+	stop    context.Context // ends a call when it is done; nil for never
 }
 
 func newHost(t testing.TB) *host {
@@ -40,6 +41,9 @@ func newHost(t testing.TB) *host {
 	t.Cleanup(func() { _ = h.runtime.Close(ctx) })
 	refuel := func(_ context.Context, stack []uint64) {
 		h.refuels++
+		if h.stop != nil && h.stop.Err() != nil {
+			panic(errFuel)
+		}
 		fuel := int64(stack[0])
 		for fuel < 0 {
 			if h.budget <= 0 {

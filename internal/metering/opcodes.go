@@ -271,15 +271,15 @@ func expand(spans []span) *[256]instruction {
 func foreign(op byte) string {
 	switch {
 	case op >= 0x06 && op <= 0x0a, op == 0x18, op == 0x19, op == 0x1f:
-		return "exception handling"
+		return "exceptions"
 	case op == 0x12, op == 0x13:
 		return "tail calls"
 	case op == 0x14, op == 0x15, op >= 0xd3 && op <= 0xd6:
 		return "typed function references"
-	case op == 0xe0 || op >= 0xe1 && op <= 0xe6:
-		return "stack switching"
+	case op >= 0xe0 && op <= 0xe6:
+		return "continuations"
 	case op == 0xfb:
-		return "garbage collection"
+		return "types of garbage collection"
 	case op == 0xfe:
 		return "threads"
 	}
