@@ -83,10 +83,8 @@ type Handler func(m *Message) (Verdict, error)
 type Setup func(c *Config) (Handler, error)
 
 // Handle makes setup the module's. Call it in an init function: a module's
-// main is never called.
-func Handle(setup Setup) { registered = setup }
-
-var registered Setup
+// main is never called. Outside of WebAssembly it does nothing.
+func Handle(setup Setup) { register(setup) }
 
 // configure runs setup, and adds what c has complained of.
 func configure(setup Setup, c *Config) (Handler, error) {

@@ -104,10 +104,13 @@ func (*host) kvIncr(key string, delta int64, ttl int32) int64 { return hostKVInc
 
 // The state of the instance, which has one thread and is never entered twice.
 var (
-	handler Handler
-	buffer  []byte // 16-aligned
-	message Message
+	registered Setup
+	handler    Handler
+	buffer     []byte // 16-aligned
+	message    Message
 )
+
+func register(setup Setup) { registered = setup }
 
 // An entry is a message of a batch, as the host writes it.
 type entry struct {

@@ -76,6 +76,8 @@ func (t *Test) Process(channel, payload string) TestResult {
 	return result
 }
 
+func register(Setup) {}
+
 // A host is the test's.
 type host struct {
 	test   *Test
