@@ -176,7 +176,11 @@ func (h *host) same(t testing.TB, binary []byte, out *metering.Module) (called i
 		}
 		for _, seed := range seeds {
 			args := arguments(functions[function], seed)
+			counted := count(metered)
 			got, err := h.call(metered, function, differentialBudget, args...)
+			if n := (count(metered) - counted) * countCost; h.used(metered) < n {
+				t.Errorf("%s(%x): used %d units for instructions that cost %d alone", function, args, h.used(metered), n)
+			}
 			if errors.Is(err, errFuel) || errors.Is(err, errOverflow) {
 				return called, true // its state is not comparable any more
 			}
@@ -190,6 +194,14 @@ func (h *host) same(t testing.TB, binary []byte, out *metering.Module) (called i
 	}
 	compareState(t, plain, metered)
 	return called, true
+}
+
+// count is how many statements a generated module has run.
+func count(m api.Module) int64 {
+	if g := m.ExportedGlobal("count"); g != nil {
+		return int64(g.Get())
+	}
+	return 0
 }
 
 // arguments makes up arguments; vectors take two.

@@ -45,7 +45,11 @@ func (g *generator) signature() signature {
 	return s
 }
 
-// generate makes a module with functions f0, f1… and globals g0, g1…
+// countCost is what counting a statement costs in fuel: four instructions.
+const countCost = 4
+
+// generate makes a module with functions f0, f1… and globals g0, g1… The global
+// "count" counts the statements that were run.
 func generate(seed uint64) []byte {
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 7)), a: newAsm()}
 	g.a.memory(1, 2)
@@ -59,6 +63,7 @@ func generate(seed uint64) []byte {
 			g.a.export([]string{"g0", "g1", "g2", "g3"}[i], 3, i)
 		}
 	}
+	g.a.export("count", 3, g.a.global(i64, true, i64c(0)))
 	data := make([]byte, 64)
 	for i := range data {
 		data[i] = byte(g.IntN(256))
@@ -332,6 +337,8 @@ func (g *generator) label() (depth int, types []byte) {
 // statement makes code that leaves nothing.
 func (g *generator) statement(depth int) {
 	g.room--
+	count := len(allTypes)
+	g.emit(byte(0x23), count, i64c(1), byte(0x7c), byte(0x24), count)
 	switch g.IntN(16) {
 	case 0, 1, 2:
 		n := g.IntN(len(g.locals))
