@@ -1,0 +1,52 @@
+// Goguest is a guest in Go, as the tests build it: it keeps messages whose
+// symbol is BTC-USD, and panics on demand.
+package main
+
+import (
+	"bytes"
+	"os"
+	"unsafe"
+)
+
+var buffer []byte
+
+//go:wasmexport filterd_abi_v1
+func version() {}
+
+//go:wasmexport filterd_buffer
+func filterdBuffer(n uint32) uint32 {
+	if int(n)+16 > len(buffer) {
+		buffer = make([]byte, n+16)
+	}
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(buffer)))
+	buffer = buffer[(16-at%16)%16:]
+	return uint32(uintptr(unsafe.Pointer(unsafe.SliceData(buffer))))
+}
+
+var symbol = []byte(`"symbol":"BTC-USD"`)
+
+//go:wasmexport filterd_process
+func filterdProcess(n uint32) int32 {
+	payload := buffer[:n]
+	switch {
+	case bytes.HasPrefix(payload, []byte("panic")):
+		panic(string(payload))
+	case bytes.HasPrefix(payload, []byte("exit")):
+		os.Exit(3)
+	case bytes.HasPrefix(payload, []byte("print")):
+		println(string(payload))
+	case bytes.HasPrefix(payload, []byte("file")):
+		if _, err := os.ReadFile("/etc/passwd"); err == nil {
+			return 17
+		}
+		if len(os.Args) > 1 || len(os.Environ()) > 0 {
+			return 17
+		}
+	}
+	if bytes.Contains(payload, symbol) {
+		return 1
+	}
+	return 0
+}
+
+func main() {}

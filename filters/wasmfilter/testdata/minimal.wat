@@ -1,0 +1,6 @@
+;; The smallest module: it keeps everything.
+(module
+  (memory (export "memory") 1)
+  (func (export "filterd_abi_v1"))
+  (func (export "filterd_buffer") (param i32) (result i32) i32.const 16)
+  (func (export "filterd_process") (param i32) (result i32) i32.const 1))
