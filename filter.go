@@ -202,6 +202,7 @@ type Delivery struct {
 
 	// Receivers is how many subscribers received it; set by the sink.
 	Receivers int64
-	// Err is why it was not, or may not have been, delivered; set by the sink.
+	// Err is why it was not, or may not have been, delivered, and names the
+	// channel; set by the sink.
 	Err error
 }

@@ -36,7 +36,7 @@ rules:
 		fmt.Println(err)
 		return
 	}
-	defer e.Close(ctx)
+	defer e.Close()
 	err = e.Process(ctx, &filterd.Message{
 		Channel:  "PRICE_DATA",
 		Payload:  []byte(`{"symbol":"BTC-USD","price":60000,"qty":1}`),
@@ -106,7 +106,7 @@ rules:
 	}
 	ctx := context.Background()
 	err = e.Process(ctx, &filterd.Message{Channel: "BOT_STATUS", Payload: []byte(`{"bot":"alpha","status":"failed"}`)})
-	if err := errors.Join(err, e.Close(ctx)); err != nil { // Close waits for the callback
+	if err := errors.Join(err, e.Close()); err != nil { // Close waits for the callback
 		fmt.Println(err)
 	}
 	// Output:

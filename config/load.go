@@ -12,6 +12,7 @@ import (
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/engine"
+	"github.com/filterd/filterd/filters/wasmfilter"
 	"github.com/filterd/filterd/pubsub"
 )
 
@@ -34,6 +35,8 @@ type Config struct {
 	// Warnings lists what is suspicious but was accepted, in the order of
 	// the file.
 	Warnings []Problem
+
+	runtime *wasmfilter.Runtime // made by Load; nil if there was no need
 }
 
 // Engine makes an engine that runs the file's rules. The Table of the given
@@ -115,6 +118,7 @@ func Parse(name string, src []byte, opts ...Option) (*Config, error) {
 	l.warnings = &problems{text: t}
 	l.load()
 	if found := l.problems.sorted(); len(found) > 0 {
+		_ = l.config.Close() // what was loaded is of no use
 		return nil, &Error{Problems: found}
 	}
 	l.config.Warnings = l.warnings.sorted()
@@ -126,6 +130,7 @@ type loader struct {
 	folder      string
 	environment func(string) (string, bool)
 	callbacks   map[string]engine.Callback
+	runtime     *wasmfilter.Runtime
 
 	problems    *problems
 	warnings    *problems
@@ -135,6 +140,7 @@ type loader struct {
 	substituted int // bytes that references were replaced with
 	rules       []ruleNodes
 	byName      map[string]int // rule name to index into rules
+	byModule    map[string]*moduleNode
 }
 
 func (l *loader) load() {
@@ -163,6 +169,9 @@ func (l *loader) load() {
 	}
 	key, n := file.get("channels")
 	l.channels(key, n)
+	if key, n := file.get("modules"); n != nil {
+		l.modules(key, n)
+	}
 	key, n = file.get("rules")
 	switch {
 	case n == nil:
@@ -173,6 +182,7 @@ func (l *loader) load() {
 		return
 	}
 	l.readRules(key, n)
+	l.unusedModules()
 	l.compile()
 }
 

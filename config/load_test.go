@@ -471,7 +471,7 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		t.Fatalf("no engine: %v", err)
 	}
-	if err := e.Close(t.Context()); err != nil {
+	if err := e.Close(); err != nil {
 		t.Error(err)
 	}
 }

@@ -83,6 +83,22 @@ func (l *loader) rule(key string, e entry) {
 			}
 		}
 	}
+	if key, n := s.get("wasm"); n != nil {
+		r.Stage = l.stage(key, n)
+	}
+	if key, n := s.get("key"); n != nil {
+		if source, ok := l.expression(key, n); ok {
+			if value, err := exprfilter.CompileValue(source, profile...); err != nil {
+				l.sourceError(key, n, 0, err)
+			} else {
+				r.Key = value
+			}
+		}
+		if _, wasm := s.get("wasm"); wasm == nil {
+			offset, length := l.problems.text.whole(n)
+			l.warnings.add(offset, length, key, "", "key says nothing without wasm: all messages of a channel keep their order")
+		}
+	}
 	if key, n := s.get("set"); n != nil {
 		r.Set = l.members(key, n, &nodes, profile)
 	}

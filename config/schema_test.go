@@ -45,6 +45,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		{"redis.tls.", "redis: {tls: {%s: [[1]]}}\n", tlsKeys},
 		{"channels.c.", "channels: {c: {%s: [[1]]}}\n", channelKeys},
 		{"channels.c.validate.", "channels: {c: {validate: {%s: [[1]]}}}\n", validateKeys},
+		{"modules.m.", "modules: {m: {%s: [[.nan]]}}\n", moduleKeys},
 		{"rules.r.", "rules: {r: {%s: [[1]]}}\n", ruleKeys},
 		{"rules.r.to.", "rules: {r: {to: {%s: [[1]]}}}\n", targetKeys},
 		{"rules.r.tests[0].", "rules: {r: {tests: [{%s: [[.nan]]}]}}\n", testKeys},
@@ -119,6 +120,7 @@ func (contractName) JSONSchema() *generator.Schema { return orReference(oneOf(co
 func (profile) JSONSchema() *generator.Schema      { return oneOf(profiles) }
 func (onError) JSONSchema() *generator.Schema      { return oneOf(onErrors) }
 func (overflow) JSONSchema() *generator.Schema     { return oneOf(overflows) }
+func (kv) JSONSchema() *generator.Schema           { return oneOf(kvs) }
 func (loop) JSONSchema() *generator.Schema         { return oneOf(loops) }
 func (logLevel) JSONSchema() *generator.Schema     { return oneOf(logLevels) }
 func (sources) JSONSchema() *generator.Schema      { return oneOrMore(anyText()) }

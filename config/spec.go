@@ -14,7 +14,8 @@ type fileSpec struct {
 	Redis          redisSpec              `json:"redis,omitempty" jsonschema_description:"The Redis server that messages come from and go to. Default: localhost:6379 without a password."`
 	StrictChannels boolean                `json:"strict_channels,omitempty" default:"false" jsonschema_description:"Whether every channel that a rule names must be declared under channels, so that a misspelled one is an error."`
 	Channels       map[string]channelSpec `json:"channels,omitempty" jsonschema_description:"What the messages of channels must be. A key is a channel's name, or a glob as PSUBSCRIBE takes it. An exact name goes before globs, and among globs the one with the longest literal prefix."`
-	Rules          map[string]ruleSpec    `json:"rules" jsonschema_description:"The rules by their names, in the order in which they act on a message. Its stages run in this order: when, set, to."`
+	Modules        map[string]moduleSpec  `json:"modules,omitempty" jsonschema_description:"WebAssembly modules that rules can name under wasm."`
+	Rules          map[string]ruleSpec    `json:"rules" jsonschema_description:"The rules by their names, in the order in which they act on a message. Each goes in this order: when, wasm, set, to."`
 }
 
 type redisSpec struct {
@@ -48,10 +49,22 @@ type channelSpec struct {
 	DeadLetter word         `json:"dead_letter,omitempty" jsonschema_description:"The channel where messages go that break the contract. Default: they are counted and dropped."`
 }
 
+type moduleSpec struct {
+	Path    string   `json:"path" jsonschema_description:"The module's file, relative to the config file."`
+	SHA256  string   `json:"sha256,omitempty" jsonschema:"pattern=^[0-9a-f]{64}$" jsonschema_description:"The hash that the file must have, in hexadecimal."`
+	Memory  byteSize `json:"memory,omitempty" jsonschema:"default=16MiB" jsonschema_description:"The most memory of one instance: bytes, or a number with B, KiB or MiB."`
+	Fuel    integer  `json:"fuel,omitempty" jsonschema:"default=100000000" jsonschema_description:"The most instructions for one message."`
+	Config  anything `json:"config,omitempty" jsonschema_description:"What the module is configured with: any value. Default: {}."`
+	Publish names    `json:"publish,omitempty" jsonschema_description:"The channels, or globs of channels, that the module may emit messages to. Default: none."`
+	KV      kv       `json:"kv,omitempty" jsonschema_description:"memory gives the module a store of its own, which a reload keeps and a restart does not."`
+}
+
 type ruleSpec struct {
 	From       sources    `json:"from" jsonschema_description:"The channel the rule takes messages from, or a list of them. A glob such as prices.* is a pattern subscription. A message that several of them match is taken once."`
 	When       condition  `json:"when,omitempty" jsonschema_description:"An expression (https://expr-lang.org) over data, event and channel that is true for the messages to keep. Default: all."`
 	Profile    profile    `json:"profile,omitempty" jsonschema_description:"full lifts the bounds that keep an expression's work proportional to the message: for authors that are trusted."`
+	Wasm       string     `json:"wasm,omitempty" jsonschema_description:"The module, of those under modules, that treats the messages that when keeps: it may drop them, replace them, or emit others."`
+	Key        condition  `json:"key,omitempty" jsonschema_description:"An expression: messages of one channel with the same value are treated in order by the module. Default: all messages of a channel are."`
 	Set        members    `json:"set,omitempty" jsonschema_description:"Members of data to add or replace, in this order. A text is an expression; a number, a boolean and null stand for themselves. The rest of the payload keeps its bytes."`
 	To         targets    `json:"to" jsonschema_description:"Where the messages go: a channel, ${expression} that yields the name of one, {callback: name}, {log: level}, or a list of these, at most 32."`
 	Allow      names      `json:"allow,omitempty" jsonschema_description:"The channels, or globs of channels, that ${expression} under to may yield."`
@@ -101,6 +114,7 @@ type (
 	onError      string
 	overflow     string
 	loop         string
+	kv           string
 	logLevel     string
 	outcome      string
 	anything     struct{}
@@ -116,6 +130,7 @@ var (
 	overflows     = []string{"drop_oldest", "drop_newest"}
 	loops         = []string{"allowed"}
 	logLevels     = []string{"debug", "info", "warn", "error"}
+	kvs           = []string{"memory"}
 	outcomes      = []string{"drop", "invalid", "error"}
 )
 
@@ -125,6 +140,7 @@ var (
 	redisKeys    = keysOf[redisSpec]()
 	tlsKeys      = keysOf[tlsSpec]()
 	channelKeys  = keysOf[channelSpec]()
+	moduleKeys   = keysOf[moduleSpec]()
 	ruleKeys     = keysOf[ruleSpec]()
 	targetKeys   = append(keysOf[callbackSpec](), keysOf[logSpec]()...)
 	testKeys     = keysOf[testSpec]()

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,10 +55,10 @@ type Engine struct {
 	lifetime context.Context
 	end      context.CancelFunc
 
-	mu      sync.Mutex // guards what follows
-	sources []filterd.Source
+	mu      sync.Mutex                  // guards what follows
+	sources map[*filterd.Source]bool    // that are running, by the place of Run's argument
 	lanes   map[laneKey]*lane.Lane[job] // of the current generation
-	retired map[*lane.Lane[job]]string  // that still drain, with the rule's name
+	retired map[laneKey]*lane.Lane[job] // that no rule has any more, but that still drain
 	closed  bool
 }
 
@@ -90,7 +91,8 @@ func New(config Config) (*Engine, error) {
 		config:  config,
 		halt:    make(chan struct{}),
 		lanes:   make(map[laneKey]*lane.Lane[job]),
-		retired: make(map[*lane.Lane[job]]string),
+		sources: make(map[*filterd.Source]bool),
+		retired: make(map[laneKey]*lane.Lane[job]),
 	}
 	e.lifetime, e.end = context.WithCancel(context.Background())
 	if err := e.Reload(context.Background(), config.Table); err != nil {
@@ -108,9 +110,12 @@ func (e *Engine) Reload(ctx context.Context, t *Table) error {
 	if e.config.Sink == nil && t.needsSink() {
 		return errors.New("an engine whose rules send to channels needs a sink")
 	}
-	drained, err := e.swap(t)
+	drained, number, err := e.swap(t)
 	if err != nil {
 		return err
+	}
+	if number > 1 {
+		e.config.Logger.Info("reloaded", "generation", number, "rules", len(t.rules))
 	}
 	select {
 	case <-drained:
@@ -121,39 +126,42 @@ func (e *Engine) Reload(ctx context.Context, t *Table) error {
 
 // swap makes t the current table, and returns a channel that is closed when
 // nobody uses the old one any more.
-func (e *Engine) swap(t *Table) (drained <-chan struct{}, err error) {
+func (e *Engine) swap(t *Table) (drained <-chan struct{}, number uint64, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
-		return nil, ErrClosed
+		return nil, 0, ErrClosed
 	}
 	next, unused := e.newGeneration(t)
 	old := e.current.Swap(next)
 	names, globs := t.Subscriptions()
-	for _, source := range e.sources {
-		source.Subscribe(names, globs)
+	for source := range e.sources {
+		(*source).Subscribe(names, globs)
 	}
 	if old == nil {
 		none := make(chan struct{})
 		close(none)
-		return none, nil
+		return none, next.number, nil
 	}
-	e.config.Logger.Info("reloaded", "generation", next.number, "rules", len(t.rules))
 	drained = old.retire()
 	go func() { // ends when the old table's last message has left the queues
 		<-drained
 		e.closeStages(old.table)
-		for _, l := range unused {
-			l.Close()
-		}
-		for _, l := range unused {
-			l.Wait(context.Background())
-			e.mu.Lock()
-			delete(e.retired, l)
-			e.mu.Unlock()
+		for _, key := range unused {
+			e.closeRetired(key)
 		}
 	}()
-	return drained, nil
+	return drained, next.number, nil
+}
+
+// closeRetired lets a lane end once it has drained, unless a reload has taken
+// it back meanwhile. The next reload forgets it.
+func (e *Engine) closeRetired(key laneKey) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if l := e.retired[key]; l != nil {
+		l.Close()
+	}
 }
 
 func (t *Table) needsSink() bool {
@@ -189,10 +197,10 @@ func (e *Engine) Run(ctx context.Context, sources ...filterd.Source) error {
 		e.mu.Unlock()
 		return ErrClosed
 	}
-	e.sources = append(e.sources, sources...)
 	names, globs := e.current.Load().table.Subscriptions()
-	for _, source := range sources {
-		source.Subscribe(names, globs)
+	for i := range sources {
+		e.sources[&sources[i]] = true
+		sources[i].Subscribe(names, globs)
 	}
 	e.mu.Unlock()
 	defer e.forget(sources)
@@ -227,18 +235,9 @@ func (e *Engine) Run(ctx context.Context, sources ...filterd.Source) error {
 func (e *Engine) forget(sources []filterd.Source) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	kept := e.sources[:0]
-	for _, s := range e.sources {
-		ended := false
-		for _, t := range sources {
-			ended = ended || s == t
-		}
-		if !ended {
-			kept = append(kept, s)
-		}
+	for i := range sources {
+		delete(e.sources, &sources[i])
 	}
-	clear(e.sources[len(kept):])
-	e.sources = kept
 }
 
 // Process treats one message, which it borrows, on the caller's goroutine. The
@@ -288,8 +287,8 @@ func (e *Engine) allLanes() iter.Seq2[string, *lane.Lane[job]] {
 				return
 			}
 		}
-		for l, rule := range e.retired {
-			if !yield(rule, l) {
+		for key, l := range e.retired {
+			if !yield(key.rule, l) {
 				return
 			}
 		}
@@ -297,9 +296,10 @@ func (e *Engine) allLanes() iter.Seq2[string, *lane.Lane[job]] {
 }
 
 // Close ends the engine: further messages are refused, and what is queued is
-// handed to its callbacks until DrainTimeout or ctx ends. What is queued then
-// is counted as dropped. The error says how many messages that were.
-func (e *Engine) Close(ctx context.Context) error {
+// handed to its callbacks for DrainTimeout. What is queued then is counted as
+// dropped. The error says how many messages that were, and how many callbacks
+// have not returned; their context ends now.
+func (e *Engine) Close() error {
 	e.mu.Lock()
 	if e.closed {
 		e.mu.Unlock()
@@ -308,7 +308,7 @@ func (e *Engine) Close(ctx context.Context) error {
 	e.closed = true
 	e.mu.Unlock() // callbacks may ask for Stats
 	defer e.end()
-	ctx, cancel := context.WithTimeout(ctx, e.config.DrainTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), e.config.DrainTimeout)
 	defer cancel()
 	last := e.current.Load()
 	drained := last.retire()
@@ -323,20 +323,19 @@ func (e *Engine) Close(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	e.mu.Lock()
-	lanes := maps.Clone(e.retired)
-	for key, l := range e.lanes {
-		lanes[l] = key.rule
-	}
+	lanes := slices.AppendSeq(slices.Collect(maps.Values(e.lanes)), maps.Values(e.retired))
 	e.mu.Unlock()
-	for l := range lanes {
+	for _, l := range lanes {
 		l.Close()
 	}
-	total := 0
-	for l := range lanes {
-		total += l.Wait(ctx)
+	var dropped, inHand int
+	for _, l := range lanes {
+		n, m := l.Wait(ctx)
+		dropped += n
+		inHand += m
 	}
-	if total > 0 {
-		return fmt.Errorf("%d queued messages were dropped at the end of the drain", total)
+	if dropped+inHand > 0 {
+		return fmt.Errorf("the drain ended with %d queued messages dropped and %d in the hands of callbacks that have not returned", dropped, inHand)
 	}
 	return nil
 }
@@ -356,8 +355,7 @@ type handler struct {
 	worker *worker
 }
 
-// Messages implements [filterd.Handler]. What has been read is published even
-// if ctx ends meanwhile.
+// Messages implements [filterd.Handler].
 func (h *handler) Messages(ctx context.Context, batch []*filterd.Message) {
 	g := h.engine.acquire()
 	if g == nil {
@@ -368,7 +366,6 @@ func (h *handler) Messages(ctx context.Context, batch []*filterd.Message) {
 	if h.worker == nil || h.worker.generation != g {
 		h.worker = g.newWorker()
 	}
-	ctx = context.WithoutCancel(ctx)
 	_ = h.worker.run(batch, false) // counted and logged there
 	h.worker.flush(ctx)
 }

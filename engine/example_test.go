@@ -51,7 +51,7 @@ func Example() {
 	}
 	stats := e.Stats()
 	fmt.Println("received", stats.Channels["PRICE_DATA"].Received, "matched", stats.Rules["whales"].Matched)
-	if err := e.Close(ctx); err != nil {
+	if err := e.Close(); err != nil {
 		fmt.Println(err)
 	}
 	// Output:
@@ -100,7 +100,7 @@ func ExampleCallback() {
 	}
 	ctx := context.Background()
 	err = e.Process(ctx, &filterd.Message{Channel: "BOT_STATUS", Payload: []byte(`{"bot":"alpha","status":"failed"}`)})
-	if err := errors.Join(err, e.Close(ctx)); err != nil {
+	if err := errors.Join(err, e.Close()); err != nil {
 		fmt.Println(err)
 	}
 	// Output: page: {"bot":"alpha","status":"failed"}
@@ -172,7 +172,7 @@ func ExampleEngine_Reload() {
 		fmt.Println(err)
 		return
 	}
-	defer e.Close(ctx)
+	defer e.Close()
 	m := &filterd.Message{Channel: "PRICE_DATA", Payload: []byte(`1`)}
 	err = errors.Join(e.Process(ctx, m), e.Reload(ctx, rules("after")), e.Process(ctx, m))
 	fmt.Println(err, "generation", e.Stats().Generation, "matched", e.Stats().Rules["copy"].Matched)

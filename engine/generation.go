@@ -2,6 +2,7 @@ package engine
 
 import (
 	"io"
+	"maps"
 	"sync"
 	"sync/atomic"
 
@@ -26,7 +27,7 @@ type generation struct {
 // newGeneration makes the generation of a table, with the lanes of rules that
 // stay. It also returns the lanes that the table has no use for, now retired.
 // The caller holds e.mu.
-func (e *Engine) newGeneration(t *Table) (next *generation, unused []*lane.Lane[job]) {
+func (e *Engine) newGeneration(t *Table) (next *generation, unused []laneKey) {
 	next = &generation{engine: e, table: t, number: 1, drained: make(chan struct{}), lanes: make(map[laneKey]*lane.Lane[job])}
 	if old := e.current.Load(); old != nil {
 		next.number = old.number + 1
@@ -35,16 +36,21 @@ func (e *Engine) newGeneration(t *Table) (next *generation, unused []*lane.Lane[
 	for _, r := range t.rules {
 		next.rules = append(next.rules, e.counters.rule(r.Name))
 		for _, key := range r.laneKeys(e.config.Workers) {
+			if retired := e.retired[key]; retired != nil && retired.Reopen() {
+				e.lanes[key] = retired
+			}
+			delete(e.retired, key)
 			if e.lanes[key] == nil {
 				e.lanes[key] = e.newLane(key)
 			}
 			next.lanes[key] = e.lanes[key]
 		}
 	}
+	maps.DeleteFunc(e.retired, func(_ laneKey, l *lane.Lane[job]) bool { return l.Ended() })
 	for key, l := range e.lanes {
 		if next.lanes[key] == nil {
-			unused = append(unused, l)
-			e.retired[l] = key.rule
+			unused = append(unused, key)
+			e.retired[key] = l
 			delete(e.lanes, key)
 		}
 	}

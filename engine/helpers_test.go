@@ -74,7 +74,7 @@ func newEngine(t testing.TB, config engine.Config) *engine.Engine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = e.Close(context.Background()) })
+	t.Cleanup(func() { _ = e.Close() })
 	return e
 }
 

@@ -96,6 +96,9 @@ func (p *Processor) Process(m *filterd.Message) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if route.label == "" {
+		return Result{}, nil // no rule takes messages of this channel
+	}
 	p.batch[0] = m
 	p.process(route, p.batch[:])
 	return p.results[0], nil

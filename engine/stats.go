@@ -49,7 +49,8 @@ type RuleStats struct {
 	Undelivered uint64 // publishes that failed, callbacks that failed or panicked
 	Panics      uint64 // of those undelivered, callbacks that panicked
 	Dropped     uint64 // messages that gave way in a full queue, or at the end of a drain
-	Queued      int    // messages that wait for a callback or the log right now
+	Stuck       uint64 // calls of a callback that took more than 10 s, or still do
+	Queued      int    // messages that wait for a callback, the log or the Stage, or are in its hands
 }
 
 // counters holds an engine's live counters. Safe for concurrent use.
@@ -70,7 +71,7 @@ type channelCounters struct {
 }
 
 type ruleCounters struct {
-	matched, errors, delivered, noReceivers, undelivered, panics, dropped atomic.Uint64
+	matched, errors, delivered, noReceivers, undelivered, panics, stuck, dropped atomic.Uint64
 
 	failures lograte.Limiter
 }
@@ -139,6 +140,7 @@ func (c *counters) snapshot() Stats {
 			NoReceivers: r.noReceivers.Load(),
 			Undelivered: r.undelivered.Load(),
 			Panics:      r.panics.Load(),
+			Stuck:       r.stuck.Load(),
 			Dropped:     r.dropped.Load(),
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"time"
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/internal/lograte"
@@ -41,6 +42,11 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 		n := 1
 		for n < len(batch) && batch[n].Channel == batch[0].Channel && batch[n].Pattern == batch[0].Pattern {
 			n++
+		}
+		if route.label == "" { // between two tables: it was subscribed to
+			w.engine.counters.unrouted.Add(uint64(n))
+			batch = batch[n:]
+			continue
 		}
 		w.processor.process(route, batch[:n])
 		for i, m := range batch[:n] {
@@ -78,10 +84,6 @@ func (w *worker) finish(m *filterd.Message, result *Result) {
 }
 
 func (w *worker) countMessage(route *route, m *filterd.Message, result *Result) {
-	if route.label == "" { // between two tables: it was subscribed to
-		w.engine.counters.unrouted.Add(1)
-		return
-	}
 	if route.primary {
 		channel := w.channels[route]
 		if channel == nil {
@@ -181,7 +183,7 @@ func (w *worker) settle(output Output, d *filterd.Delivery) bool {
 		w.engine.counters.deadLetters.Add(1)
 	case d.Err != nil:
 		w.rules[output.rule.number].undelivered.Add(1)
-		w.ruleError(output.rule, output.message, fmt.Errorf("publish to %s: %w", d.Channel, d.Err))
+		w.ruleError(output.rule, output.message, d.Err)
 		return output.rule.OnError == OnErrorDeadLetter
 	default:
 		counters := w.rules[output.rule.number]
@@ -198,7 +200,7 @@ func (w *worker) settle(output Output, d *filterd.Delivery) bool {
 func (w *worker) deadLetterUndelivered(ctx context.Context, output Output, err error) {
 	var result Result
 	mark := len(w.processor.outputs)
-	w.processor.deadLetter(&result, output.message, Output{Rule: output.Rule, Channel: output.rule.DeadLetter, rule: output.rule}, fmt.Errorf("publish to %s: %w", output.Channel, err))
+	w.processor.deadLetter(&result, output.message, Output{Rule: output.Rule, Channel: output.rule.DeadLetter, rule: output.rule}, err)
 	for _, letter := range w.processor.outputs[mark:] {
 		d := []filterd.Delivery{{Channel: letter.Channel, Payload: letter.Payload}}
 		w.engine.config.Sink.Deliver(ctx, d)
@@ -222,6 +224,9 @@ type job struct {
 	program    *program
 	at         int
 }
+
+// stuckAfter is how long a callback may take before it is told of.
+const stuckAfter = 10 * time.Second
 
 // maxLogged is how much of a payload a rule's log line shows, in bytes.
 const maxLogged = 1 << 10
@@ -252,6 +257,11 @@ func (e *Engine) hand(j job) (err error) {
 		e.config.Logger.Log(e.lifetime, j.level, "message", args...)
 		return nil
 	}
+	stuck := time.AfterFunc(stuckAfter, func() {
+		j.counters.stuck.Add(1)
+		e.log(&j.counters.failures, slog.LevelWarn, "a callback does not return", "rule", j.rule, "channel", j.message.Channel, "after", stuckAfter)
+	})
+	defer stuck.Stop()
 	defer func() {
 		if r := recover(); r != nil {
 			j.counters.panics.Add(1)

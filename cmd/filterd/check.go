@@ -36,6 +36,7 @@ func check(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	defer loaded.Close()
 	if c.Bool("redis") {
 		ctx, cancel := context.WithTimeout(c.Context, 10*time.Second)
 		defer cancel()

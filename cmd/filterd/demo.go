@@ -219,7 +219,7 @@ func (r *demoRun) run(ctx context.Context) error {
 	r.mu.Lock()
 	r.engine = eng
 	r.mu.Unlock()
-	defer eng.Close(context.Background())
+	defer eng.Close()
 
 	observer, err := newDemoObserver(rdb, r.rules, known, noise, r.emit)
 	if err != nil {
@@ -275,7 +275,7 @@ func (r *demoRun) run(ctx context.Context) error {
 	}
 	stopWorking()
 	<-worked
-	failure = errors.Join(failure, engineErr, eng.Close(context.WithoutCancel(ctx)))
+	failure = errors.Join(failure, engineErr, eng.Close())
 	stopObserving()
 	running.Wait()
 	r.emit(demoEvent{Event: demoSummary, Summary: r.summarize(took, bots.refused)})

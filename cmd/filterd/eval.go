@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 
+	"github.com/muesli/cancelreader"
 	"github.com/urfave/cli/v2"
 
 	"github.com/filterd/filterd"
@@ -26,6 +28,7 @@ func evalCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "only count the lines that are invalid or fail"},
 			channelFlag("the `CHANNEL` that the expression sees"),
+			&cli.StringFlag{Name: "wasm", Usage: "a module `FILE` that treats the lines for which the expression is true: it drops, passes or replaces them"},
 			profileFlag(),
 			outputFlag(),
 		},
@@ -75,45 +78,82 @@ func eval(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	matcher := filter.Matcher()
-	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-	defer out.Flush()
-	t := &tally{c: c, quiet: c.Bool("quiet")}
-	registry := (*filterd.Registry)(nil) // every line's envelope is auto
-	m := &filterd.Message{Channel: c.String("channel")}
-	err = eachLine(c.Context, c.App.Reader, t, func(n int, line []byte) error {
-		m.Reset(line)
-		if err := registry.Check(m); err != nil {
-			t.invalid(n, err)
-			return nil
-		}
-		keep, err := matcher.Match(m)
+	e := &evaluation{c: c, matcher: filter.Matcher(), out: bufio.NewWriterSize(c.App.Writer, 64<<10), tally: &tally{c: c, quiet: c.Bool("quiet")}}
+	defer e.out.Flush()
+	if file := c.String("wasm"); file != "" {
+		module, closeModule, err := loadModule(c, file)
 		if err != nil {
-			t.failed(n, err)
-			return nil
+			return err
 		}
-		if !keep {
-			return nil
-		}
-		t.Matched++
-		_, _ = out.Write(line)
-		return out.WriteByte('\n')
+		defer closeModule()
+		e.projection = filterd.NewProjection(module.Paths())
+		e.stage = module.Bind(e.projection.Slots(module.Paths()))
+	}
+	m := &filterd.Message{Channel: c.String("channel")}
+	err = eachLine(c.Context, c.App.Reader, e.tally, func(n int, line []byte) error {
+		m.Reset(line)
+		return e.line(n, m)
 	})
-	if err := errors.Join(err, out.Flush()); err != nil {
+	if err := errors.Join(err, e.out.Flush()); err != nil {
 		return err
 	}
-	return t.finish()
+	return e.tally.finish()
 }
 
-// eachLine calls do for every line that is not too long, until ctx ends.
+// An evaluation is one run of eval.
+type evaluation struct {
+	c          *cli.Context
+	matcher    filterd.Matcher
+	stage      filterd.StageRunner // nil without --wasm
+	projection *filterd.Projection // what stage reads
+	out        *bufio.Writer
+	tally      *tally
+}
+
+// line treats one line.
+func (e *evaluation) line(n int, m *filterd.Message) error {
+	if err := (*filterd.Registry)(nil).Check(m); err != nil { // its envelope is auto
+		e.tally.invalid(n, err)
+		return nil
+	}
+	keep, err := e.matcher.Match(m)
+	payload := m.Payload
+	if keep && err == nil && e.stage != nil {
+		m.Bind(e.projection)
+		var results [1]filterd.StageResult
+		e.stage.Run(e.c.Context, []*filterd.Message{m}, results[:])
+		keep, err = results[0].Keep, results[0].Err
+		if results[0].Payload != nil {
+			payload = results[0].Payload
+		}
+	}
+	switch {
+	case err != nil:
+		e.tally.failed(n, err)
+		return nil
+	case !keep:
+		return nil
+	}
+	e.tally.Matched++
+	_, _ = e.out.Write(payload)
+	return e.out.WriteByte('\n')
+}
+
+// eachLine calls do for every line that is not too long, until ctx ends, even
+// if no line comes.
 func eachLine(ctx context.Context, r io.Reader, t *tally, do func(n int, line []byte) error) error {
+	if file, ok := r.(*os.File); ok {
+		if input, err := cancelreader.NewReader(file); err == nil { // a plain file is none to wait for
+			defer input.Close()
+			defer context.AfterFunc(ctx, func() { input.Cancel() })()
+			r = input
+		}
+	}
 	lines := newLineReader(r, maxLine)
 	for {
 		line, err := lines.next()
 		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err == io.EOF:
+		case ctx.Err() != nil, err == io.EOF:
 			return nil
 		case err == errLineTooLong:
 			t.Lines++

@@ -105,7 +105,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			runCommand(), demoCommand(), checkCommand(), testCommand(), evalCommand(), replayCommand(),
-			publishCommand(), tailCommand(), schemaCommand(),
+			publishCommand(), tailCommand(), wasmCommand(), schemaCommand(),
 		},
 	}
 	for _, command := range app.Commands {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/redis/go-redis/v9"
 	"github.com/urfave/cli/v2"
@@ -29,7 +30,7 @@ func publishCommand() *cli.Command {
 }
 
 func urlFlag() cli.Flag {
-	return &cli.StringFlag{Name: "url", Usage: "connect to this Redis `URL` instead of the config file's", EnvVars: []string{"REDIS_URL"}}
+	return &cli.StringFlag{Name: "url", Usage: "connect to this Redis `URL` instead of the config file's; without a config file, REDIS_URL says where"}
 }
 
 // connect loads the config file if there is one, or one is asked for, and
@@ -40,8 +41,10 @@ func connect(c *cli.Context) (redis.UniversalClient, *filterd.Registry, error) {
 	loaded, err := config.Load(c.String("config"))
 	switch {
 	case err == nil:
+		defer loaded.Close()
 		options, registry = loaded.Redis, loaded.Registry
 	case isMissing(err) && !c.IsSet("config"):
+		options.URL = filterd.Secret(os.Getenv("REDIS_URL"))
 	default:
 		return nil, nil, configError(c, err)
 	}

@@ -62,6 +62,7 @@ func replay(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	defer loaded.Close()
 	processor := loaded.Table.NewProcessor()
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
 	defer out.Flush()

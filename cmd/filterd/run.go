@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -51,6 +53,7 @@ func runRules(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	defer loaded.Close()
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
 	if c.Bool("embedded") {
@@ -96,7 +99,7 @@ func runRules(c *cli.Context) error {
 	if cause := context.Cause(ctx); ctx.Err() != nil && c.Context.Err() == nil {
 		err = errors.Join(err, cause)
 	}
-	err = errors.Join(err, eng.Close(context.WithoutCancel(c.Context)))
+	err = errors.Join(err, eng.Close())
 	logStats(logger, eng.Stats())
 	var halted *engine.HaltError
 	if errors.As(err, &halted) {
@@ -107,16 +110,20 @@ func runRules(c *cli.Context) error {
 
 // logStats logs what was done with every message, and what was lost.
 func logStats(logger *slog.Logger, s engine.Stats) {
-	for name, channel := range s.Channels {
+	for _, name := range slices.Sorted(maps.Keys(s.Channels)) {
+		channel := s.Channels[name]
 		args := []any{"channel", name, "received", channel.Received}
-		for reason, n := range channel.Invalid {
-			args = append(args, "invalid_"+string(reason), n)
+		for _, reason := range filterd.Reasons {
+			if n := channel.Invalid[reason]; n > 0 {
+				args = append(args, "invalid_"+string(reason), n)
+			}
 		}
 		logger.Info("channel", args...)
 	}
-	for name, r := range s.Rules {
+	for _, name := range slices.Sorted(maps.Keys(s.Rules)) {
+		r := s.Rules[name]
 		logger.Info("rule", "rule", name, "matched", r.Matched, "delivered", r.Delivered, "no_receivers", r.NoReceivers,
-			"errors", r.Errors, "undelivered", r.Undelivered, "dropped", r.Dropped)
+			"errors", r.Errors, "undelivered", r.Undelivered, "panics", r.Panics, "stuck", r.Stuck, "dropped", r.Dropped)
 	}
 	logger.Info("stopped", "gaps", s.Gaps, "gap_time", s.GapTime, "dead_letters", s.DeadLetters,
 		"dead_letters_lost", s.DeadLettersLost, "unrouted", s.Unrouted, "refused", s.Refused)

@@ -38,6 +38,7 @@ func runTests(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	defer loaded.Close()
 	results, err := loaded.RunTests()
 	if err != nil {
 		return err

@@ -57,7 +57,7 @@ func run(ctx context.Context, file string) error {
 	err = rules.Run(ctx, source) // returns when ctx ends
 
 	// Close waits for the callbacks of what has been read.
-	err = errors.Join(err, rules.Close(context.Background()))
+	err = errors.Join(err, rules.Close())
 	stats := rules.Stats()
 	for name, channel := range stats.Channels {
 		fmt.Printf("channel %s: %d received, %d broke the schema\n", name, channel.Received, channel.Invalid[filterd.ReasonSchema])

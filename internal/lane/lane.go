@@ -35,7 +35,9 @@ type Lane[T any] struct {
 	head   int        // index of the oldest item
 	count  int        // items in the ring
 	bytes  int        // of all items in the ring
+	inHand int        // values that work has been called with
 	closed bool
+	ended  bool // the worker is about to end
 }
 
 type item[T any] struct {
@@ -90,11 +92,11 @@ func (l *Lane[T]) Push(value T, bytes int) (dropped int) {
 	return dropped
 }
 
-// Len returns how many values wait.
+// Len returns how many values wait or are in the worker's hands.
 func (l *Lane[T]) Len() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.count
+	return l.count + l.inHand
 }
 
 // Close lets the worker end once the queue has drained. It does not wait.
@@ -105,13 +107,31 @@ func (l *Lane[T]) Close() {
 	l.ready.Signal()
 }
 
+// Reopen takes Close back, and reports whether it could: the worker may have
+// ended by then.
+func (l *Lane[T]) Reopen() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.ended {
+		l.closed = false
+	}
+	return !l.ended
+}
+
+// Ended reports whether a closed lane has drained.
+func (l *Lane[T]) Ended() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ended
+}
+
 // Wait waits until a closed lane's worker has ended, or ctx has. Then it
 // empties the queue, so that the worker ends with what it has in hand, and
-// returns how many values that lost.
-func (l *Lane[T]) Wait(ctx context.Context) (dropped int) {
+// returns how many values that lost, and how many are in hand.
+func (l *Lane[T]) Wait(ctx context.Context) (dropped, inHand int) {
 	select {
 	case <-l.done:
-		return 0
+		return 0, 0
 	case <-ctx.Done():
 	}
 	l.mu.Lock()
@@ -120,7 +140,7 @@ func (l *Lane[T]) Wait(ctx context.Context) (dropped int) {
 	for l.count > 0 {
 		l.lose(l.pop())
 	}
-	return dropped
+	return dropped, l.inHand
 }
 
 func (l *Lane[T]) lose(value T) {
@@ -138,16 +158,21 @@ func (l *Lane[T]) run() {
 			l.ready.Wait()
 		}
 		if l.count == 0 {
+			l.ended = true
 			l.mu.Unlock()
 			return
 		}
 		for l.count > 0 && len(batch) < l.most {
 			batch = append(batch, l.pop())
 		}
+		l.inHand = len(batch)
 		l.mu.Unlock()
 		l.work(batch)
 		clear(batch)
 		batch = batch[:0]
+		l.mu.Lock()
+		l.inHand = 0
+		l.mu.Unlock()
 	}
 }
 

@@ -58,7 +58,7 @@ func TestLane(t *testing.T) {
 			if fmt.Sprint(dropped) != test.dropped || len(lost) != total {
 				t.Errorf("dropped %v, lost %v; want %s", dropped, lost, test.dropped)
 			}
-			if l.Len()+total != len(test.push) {
+			if l.Len()+total != len(test.push)+1 { // one is in hand
 				t.Errorf("%d wait, %d are lost, of %d", l.Len(), total, len(test.push))
 			}
 			l.Close()
@@ -71,7 +71,7 @@ func TestLane(t *testing.T) {
 				got = append(got, <-g.entered)
 				g.pass <- struct{}{}
 			}
-			if l.Wait(t.Context()) != 0 || fmt.Sprint(got) != test.want {
+			if dropped, inHand := l.Wait(t.Context()); dropped+inHand != 0 || fmt.Sprint(got) != test.want {
 				t.Errorf("got %v, want %s", got, test.want)
 			}
 		})
@@ -90,12 +90,23 @@ func TestWaitGivesUp(t *testing.T) {
 	l.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if dropped := l.Wait(ctx); dropped != 4 || lost != 4 {
-		t.Errorf("%d dropped, %d lost", dropped, lost)
+	if dropped, inHand := l.Wait(ctx); dropped != 4 || lost != 4 || inHand != 1 {
+		t.Errorf("%d dropped, %d lost, %d in hand", dropped, lost, inHand)
+	}
+	if !l.Reopen() {
+		t.Error("a lane whose worker is busy does not reopen")
+	}
+	if l.Push(5, 1) != 0 {
+		t.Error("a reopened lane is closed")
+	}
+	l.Close()
+	g.pass <- struct{}{}
+	if got := <-g.entered; fmt.Sprint(got) != "[5]" {
+		t.Errorf("got %v", got)
 	}
 	g.pass <- struct{}{}
-	if dropped := l.Wait(t.Context()); dropped != 0 {
-		t.Errorf("%d dropped", dropped)
+	if dropped, _ := l.Wait(t.Context()); dropped != 0 || l.Reopen() {
+		t.Errorf("%d dropped, or a worker that ended came back", dropped)
 	}
 }
 

@@ -1,0 +1,188 @@
+package config
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+
+	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/filters/wasmfilter"
+	"github.com/filterd/filterd/internal/spelling"
+)
+
+// The most that a module may be given.
+const (
+	maxModuleFile   = 64 << 20
+	maxModuleMemory = 4 << 30
+	maxModuleFuel   = 1 << 50
+)
+
+// Runtime makes the file's modules run in a runtime of the program's: with its
+// cache and its contracts, and with what its modules of the same names keep in
+// memory. By default a file with modules gets one of its own, with the file's
+// contracts; see [Config.Close].
+func Runtime(runtime *wasmfilter.Runtime) Option {
+	return func(l *loader) { l.runtime = runtime }
+}
+
+// Close closes the runtime that Load made for the file's modules, if it did. An
+// engine that uses them must be closed before.
+func (c *Config) Close() error {
+	if c.runtime == nil {
+		return nil
+	}
+	return c.runtime.Close(context.Background())
+}
+
+// A moduleNode is a module, and where it stands in the file.
+type moduleNode struct {
+	module *wasmfilter.Module // nil if something is wrong with it
+	key    string
+	name   *node
+	used   bool // by a rule
+}
+
+// modules reads the section modules and loads what it names.
+func (l *loader) modules(key string, n *node) {
+	if n.kind != mappingNode {
+		l.want(key, n, "", "a mapping of modules")
+		return
+	}
+	l.byModule = make(map[string]*moduleNode, len(n.entries))
+	for _, e := range n.entries {
+		name := e.key.value
+		key := below(key, name)
+		node := &moduleNode{key: key, name: e.key}
+		l.byModule[name] = node
+		if name == "" {
+			l.fail(key, e.key, "", "a module needs a name")
+			continue
+		}
+		s, ok := l.section(key, e.value, moduleKeys)
+		if !ok {
+			continue
+		}
+		if module, ok := l.module(s, e.key); ok {
+			module.Name = name
+			node.module = l.loadModule(s, module)
+		}
+	}
+}
+
+// module reads what is said of one module.
+func (l *loader) module(s section, name *node) (wasmfilter.ModuleConfig, bool) {
+	var c wasmfilter.ModuleConfig
+	before := len(l.problems.list)
+	if key, n := s.get("path"); n == nil {
+		l.fail(s.key, name, "add path, the module's file", "path is missing")
+	} else if path := l.optionalText(s, "path"); path != "" {
+		file, err := l.regularFile(path, maxModuleFile)
+		if err == nil {
+			c.Code, err = os.ReadFile(file)
+		}
+		switch {
+		case err != nil && path != n.value:
+			l.wantReferred(key, n, "the path of a module's file")
+		case err != nil:
+			l.fail(key, n, "", "%v", err)
+		}
+	}
+	c.SHA256 = l.optionalText(s, "sha256")
+	if key, n := s.get("memory"); n != nil {
+		c.Memory = int64(l.byteSize(key, n))
+	}
+	if key, n := s.get("fuel"); n != nil {
+		fuel, _ := l.integer(key, n, 1, maxModuleFuel)
+		c.Fuel = int64(fuel)
+	}
+	if key, n := s.get("config"); n != nil {
+		var text bytes.Buffer
+		if l.json(key, n, &text) {
+			c.Config = text.Bytes()
+		}
+	}
+	if key, n := s.get("publish"); n != nil {
+		c.Publish, _, _ = l.texts(key, n, "a channel or a list of channels")
+	}
+	if key, n := s.get("kv"); n != nil {
+		c.KV, _ = l.oneOf(key, n, kvs...)
+	}
+	return c, len(l.problems.list) == before
+}
+
+// loadModule compiles a module and starts it.
+func (l *loader) loadModule(s section, c wasmfilter.ModuleConfig) *wasmfilter.Module {
+	key, n := s.get("path")
+	if c.SHA256 != "" {
+		if pinKey, pin := s.get("sha256"); pin != nil {
+			if got := sha256.Sum256(c.Code); hex.EncodeToString(got[:]) != c.SHA256 {
+				l.fail(pinKey, pin, "", "the file's hash is %x", got)
+				return nil
+			}
+		}
+	}
+	ctx := context.Background()
+	if l.runtime == nil {
+		runtime, err := wasmfilter.NewRuntime(ctx, wasmfilter.RuntimeConfig{CacheDir: cacheDir(), Registry: l.config.Registry})
+		if err != nil {
+			l.fail(key, n, "", "%v", err)
+			return nil
+		}
+		l.runtime, l.config.runtime = runtime, runtime
+	}
+	module, err := l.runtime.Load(ctx, c)
+	if err != nil {
+		l.fail(key, n, "", "%v", err)
+		return nil
+	}
+	return module
+}
+
+// cacheDir is where compiled modules are kept: none where the user has no
+// folder for such things.
+func cacheDir() string {
+	folder, err := os.UserCacheDir()
+	if err != nil {
+		return ""
+	}
+	return folder + "/filterd/wasm"
+}
+
+// stage finds the module that a rule names.
+func (l *loader) stage(key string, n *node) filterd.Stage {
+	name, ok := l.text(key, n)
+	if !ok {
+		return nil
+	}
+	m := l.byModule[name]
+	if m == nil {
+		var known []string
+		for name := range l.byModule {
+			known = append(known, name)
+		}
+		hint := "declare it under modules"
+		if near := spelling.Nearest(name, known); near != "" {
+			hint = fmt.Sprintf("did you mean %s?", near)
+		}
+		l.fail(key, n, hint, "there is no module %s", quote(name))
+		return nil
+	}
+	m.used = true
+	if m.module == nil {
+		return nil // what is wrong with it is known
+	}
+	return m.module
+}
+
+// unusedModules warns of modules that no rule names.
+func (l *loader) unusedModules() {
+	for _, m := range l.byModule {
+		if !m.used {
+			offset, length := l.problems.text.whole(m.name)
+			l.warnings.add(offset, length, m.key, "", "no rule has this module")
+		}
+	}
+}
