@@ -99,7 +99,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		OnUsageError:           onUsageError,
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
-				return usage("there is no command %q%s\nRun 'filterd --help' for the list of commands", name, didYouMean(name, commandNames(c.App)))
+				return usage("there is no command %q%s\nRun 'filterd --help' for the list of commands", name, didYouMean(name, commandNames(c.App.Commands)))
 			}
 			return cli.ShowAppHelp(c)
 		},
@@ -108,10 +108,25 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			publishCommand(), tailCommand(), wasmCommand(), schemaCommand(),
 		},
 	}
-	for _, command := range app.Commands {
+	finish(app.Commands)
+	return app
+}
+
+// finish gives every command what all commands have.
+func finish(commands []*cli.Command) {
+	for _, command := range commands {
 		command.OnUsageError = onUsageError
 		command.HideHelpCommand = true
+		finish(command.Subcommands)
 		action := command.Action
+		if len(command.Subcommands) > 0 {
+			action = func(c *cli.Context) error {
+				if name := c.Args().First(); name != "" {
+					return usage("there is no command %q%s\nRun 'filterd %s --help' for the list of commands", c.Command.Name+" "+name, didYouMean(name, commandNames(c.Command.Subcommands)), c.Command.Name)
+				}
+				return cli.ShowSubcommandHelp(c)
+			}
+		}
 		command.Action = func(c *cli.Context) error {
 			if err := checkOutput(c); err != nil {
 				return err
@@ -119,7 +134,6 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			return action(c)
 		}
 	}
-	return app
 }
 
 func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
@@ -147,9 +161,9 @@ func dashed(name string) string {
 	return "--" + name
 }
 
-func commandNames(app *cli.App) []string {
+func commandNames(commands []*cli.Command) []string {
 	var names []string
-	for _, c := range app.Commands {
+	for _, c := range commands {
 		names = append(names, c.Name)
 	}
 	return names
@@ -166,6 +180,15 @@ func flagsFirst(app *cli.App, args []string) []string {
 	if command == nil {
 		return args
 	}
+	at := 2 // where the command's own words begin
+	for at < len(args) && len(command.Subcommands) > 0 {
+		sub := slices.IndexFunc(command.Subcommands, func(c *cli.Command) bool { return c.Name == args[at] })
+		if sub < 0 {
+			return args
+		}
+		command = command.Subcommands[sub]
+		at++
+	}
 	takesValue := make(map[string]bool)
 	for _, f := range command.Flags {
 		_, isBool := f.(*cli.BoolFlag)
@@ -174,7 +197,7 @@ func flagsFirst(app *cli.App, args []string) []string {
 		}
 	}
 	var flags, rest []string
-	for i := 2; i < len(args); i++ {
+	for i := at; i < len(args); i++ {
 		arg := args[i]
 		if arg == "--" {
 			rest = append(rest, args[i:]...)
@@ -190,7 +213,7 @@ func flagsFirst(app *cli.App, args []string) []string {
 			flags = append(flags, args[i])
 		}
 	}
-	return slices.Concat(args[:2], flags, rest)
+	return slices.Concat(args[:at], flags, rest)
 }
 
 // didYouMean returns ": did you mean X?" for a word that nearly is another.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -56,10 +57,7 @@ func loadModule(c *cli.Context, file string) (*wasmfilter.Module, func(), error)
 	if err != nil {
 		return nil, nil, usage("%v", err)
 	}
-	logger, err := newLogger(c)
-	if err != nil {
-		return nil, nil, err
-	}
+	logger := slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	runtime, err := wasmfilter.NewRuntime(c.Context, wasmfilter.RuntimeConfig{Workers: 1, Logger: logger})
 	if err != nil {
 		return nil, nil, err
@@ -173,9 +171,8 @@ func measure(ctx context.Context, module *wasmfilter.Module, messages []*filterd
 	runner := module.Bind(projection.Slots(module.Paths()))
 	batch := make([]*filterd.Message, size)
 	results := make([]filterd.StageResult, size)
-	for i, m := range messages {
+	for _, m := range messages {
 		m.Bind(projection)
-		batch[i%size] = m
 	}
 	for i := range batch {
 		batch[i] = messages[i%len(messages)]
