@@ -271,10 +271,10 @@ func TestSyntax(t *testing.T) {
       |          ^~~~~~~~~~~~~~~~~~~~~~~~~~~ quote the expression`},
 		{`    when: "data.x`, `5:11: this is no YAML: found unexpected end of stream
     5 |     when: "data.x
-      |           ^~~~~~~ quote the expression`},
-		{"\twhen: data.x", `5:8: this is no YAML: found a tab character that violates indentation
+      |           ^~~~~~~ the quote is not closed`},
+		{"\twhen: data.x", `5:1: this is no YAML: found a tab character that violates indentation
     5 | ` + "\t" + `when: data.x
-      | ` + "\t" + `      ^~~~~~`},
+      | ^ indent with spaces: YAML takes no tab there`},
 		{"    when data.x\n", `5:5: this is no YAML: could not find expected ':'
     5 |     when data.x
       |     ^~~~~~~~~~~`},

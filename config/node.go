@@ -363,7 +363,14 @@ func reportSyntax(p *problems, err error) {
 	line, offset := p.text.lineText(bad - 1)
 	from, to := faultInLine(line)
 	hint := ""
-	if expressionLine.MatchString(line) && strings.Contains("\n"+p.text.src[:offset], "\nrules:") {
+	indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
+	switch value := line[from:to]; {
+	case strings.Contains(indent, "\t"):
+		from, to = strings.IndexByte(indent, '\t'), len(indent)
+		hint = "indent with spaces: YAML takes no tab there"
+	case value != "" && (value[0] == '"' || value[0] == '\'') && strings.Count(value, value[:1]) == 1:
+		hint = "the quote is not closed"
+	case expressionLine.MatchString(line) && strings.Contains("\n"+p.text.src[:offset], "\nrules:"):
 		hint = "quote the expression"
 	}
 	p.add(offset+from, to-from, "", hint, "this is no YAML: "+message)

@@ -273,5 +273,5 @@ func suggest(name string, registry *filterd.Registry) string {
 	if near := spelling.Nearest(name, declared); near != "" {
 		return ": did you mean " + near + "?"
 	}
-	return ""
+	return ": declare it, or take strict_channels back"
 }

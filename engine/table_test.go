@@ -47,8 +47,8 @@ rule "a": overflow: unknown policy "spill": want drop_oldest or drop_newest`},
 		{"set on bytes", []engine.Rule{{Name: "a", From: []string{"raw.x", "r*"}, To: to("y"), Set: []engine.Member{{Name: "m", Constant: []byte("1")}}}}, false, `rule "a": set: channel raw.x has envelope bytes: its data has no members
 rule "a": set: channel r* has envelope bytes: its data has no members`},
 		{"strict", []engine.Rule{{Name: "a", From: []string{"PRICE_DATE", "PRICE_DATA", "PRICE*"}, To: []engine.Target{{Channel: "raw.x"}, {Channel: "nowhere"}}, OnError: engine.OnErrorDeadLetter, DeadLetter: "d"}}, true, `rule "a": from: channel PRICE_DATE is not declared: did you mean PRICE_DATA?
-rule "a": to: channel nowhere is not declared
-rule "a": dead_letter: channel d is not declared`},
+rule "a": to: channel nowhere is not declared: declare it, or take strict_channels back
+rule "a": dead_letter: channel d is not declared: declare it, or take strict_channels back`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := engine.Compile(engine.Definition{Registry: declared, Rules: test.rules, StrictChannels: test.strict})
