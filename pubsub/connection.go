@@ -69,8 +69,11 @@ func (c *connection) lastAlive(now time.Time) time.Time {
 	return now.Add(c.when(&c.proven).Sub(now))
 }
 
-// run connects, subscribes, and stays until the connection or ctx ends.
-func (c *connection) run(ctx context.Context) error {
+// run connects, subscribes, and stays until the connection ends. When ctx
+// ends, it ends the subscriptions, and returns nil once Redis has confirmed
+// that: all that Redis has sent before is in the queue then. It doesn't wait
+// for that longer than bound lasts.
+func (c *connection) run(ctx, bound context.Context) error {
 	s := c.source
 	c.pubsub = s.rdb.Subscribe(ctx) // without channels: it doesn't connect yet
 	defer c.pubsub.Close()
@@ -92,6 +95,7 @@ func (c *connection) run(ctx context.Context) error {
 		}
 	}()
 
+	leave := ctx.Done()
 	for {
 		now := time.Now()
 		for _, command := range s.ledger.plan(now) {
@@ -99,7 +103,10 @@ func (c *connection) run(ctx context.Context) error {
 				return fmt.Errorf("%s: %w", command.kind, err)
 			}
 		}
-		if c.failFast && c.restored.Load() {
+		if s.ledger.left() {
+			return nil
+		}
+		if c.failFast && leave != nil && c.restored.Load() {
 			if err := s.ledger.refusals(); err != nil {
 				return err
 			}
@@ -120,14 +127,18 @@ func (c *connection) run(ctx context.Context) error {
 		}
 		timer := time.NewTimer(wait)
 		select {
-		case <-ctx.Done():
+		case <-leave:
+			leave = nil
+			s.ledger.leave()
+		case <-bound.Done():
+			err = fmt.Errorf("the drain timed out after %v", s.options.DrainTimeout)
 		case err = <-ended:
 			reading = false
 		case <-s.poke:
 		case <-timer.C:
 		}
 		timer.Stop()
-		if ctx.Err() != nil || !reading {
+		if err != nil || !reading {
 			return err
 		}
 	}
@@ -186,7 +197,8 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// read reads until the connection ends, and returns why it did.
+// read reads until the connection ends, and returns why it did; nil if nothing
+// can come any more.
 func (c *connection) read() error {
 	ledger := c.source.ledger
 	for {
@@ -225,6 +237,9 @@ func (c *connection) read() error {
 			if err := ledger.confirm(reply); err != nil {
 				return err
 			}
+			if ledger.left() {
+				return nil
+			}
 		case *redis.Pong:
 			sent, err := ledger.pong()
 			if err != nil {
@@ -239,9 +254,9 @@ func (c *connection) read() error {
 	}
 }
 
-// settle reports the gap that ends once everything is subscribed again.
+// settle reports the gaps that end once everything is subscribed again.
 func (c *connection) settle(now time.Time) {
-	gap, ok := c.source.ledger.restored(now)
+	endings, ok := c.source.ledger.restored(now)
 	if !ok {
 		return
 	}
@@ -250,10 +265,9 @@ func (c *connection) settle(now time.Time) {
 		logger.Info("connected to redis", "address", address(c.source.rdb))
 		c.source.wake() // for failFast
 	}
-	if gap != nil {
-		logger.Warn("messages may have been missed", "length", gap.Length(), "from", gap.From, "to", gap.To,
-			"reason", gap.Reason, "channels", len(gap.Channels), "first", gap.Channels[0])
-		c.queue.putGap(gap)
-		c.source.ledger.reported()
+	for _, ending := range endings {
+		c.source.logGap(ending.gap)
+		c.queue.putGap(ending.gap)
+		c.source.ledger.reported(ending)
 	}
 }

@@ -87,28 +87,29 @@ type ledger struct {
 	mu        sync.Mutex // guards what follows
 	wanted    map[subscription]bool
 	connected bool
-	states    map[subscription]state // of the present connection
-	alone     map[subscription]bool  // to be asked for by a command of their own
-	changes   bool                   // wanted and states may differ
-	refused   map[subscription]error // SubscribeErrors, until confirmed or not wanted
-	open      []command              // oldest first
-	pending   int                    // commands in open that are no pings
-	outage    *outage                // not yet reported
-	lastError error                  // why there is no connection
-	changed   chan struct{}          // closed, and replaced, on every change
+	states    map[subscription]state  // of the present connection
+	alone     map[subscription]bool   // to be asked for by a command of their own
+	changes   bool                    // wanted and states may differ
+	refused   map[subscription]error  // SubscribeErrors, until confirmed or not wanted
+	open      []command               // oldest first
+	pending   int                     // commands in open that are no pings
+	outages   map[subscription]outage // not yet reported
+	leaving   map[subscription]bool   // nil until the end; what was heard then, and hasn't ended
+	lastError error                   // why there is no connection
+	changed   chan struct{}           // closed, and replaced, on every change
 }
 
-// An outage is a gap that is not over.
+// An outage is a subscription's gap that is not over.
 type outage struct {
 	from   time.Time
 	reason string
-	heard  map[subscription]bool // what was listened to before
 }
 
 func newLedger() *ledger {
 	return &ledger{
 		wanted:  make(map[subscription]bool),
 		refused: make(map[subscription]error),
+		outages: make(map[subscription]outage),
 		changed: make(chan struct{}),
 	}
 }
@@ -140,7 +141,8 @@ func (l *ledger) want(names, globs []string) {
 func (l *ledger) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.outage, l.lastError = nil, nil
+	l.leaving, l.lastError = nil, nil
+	clear(l.outages)
 	clear(l.refused)
 }
 
@@ -160,17 +162,43 @@ func (l *ledger) connect(now time.Time) {
 func (l *ledger) disconnect(alive time.Time, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for sub, s := range l.states {
-		if s.step != stepConfirmed {
-			continue
+	heard := l.leaving
+	if heard == nil {
+		heard = l.heard()
+	}
+	for sub := range heard {
+		if _, open := l.outages[sub]; !open {
+			l.outages[sub] = outage{from: alive, reason: err.Error()}
 		}
-		if l.outage == nil {
-			l.outage = &outage{from: alive, reason: err.Error(), heard: make(map[subscription]bool)}
-		}
-		l.outage.heard[sub] = true
 	}
 	l.connected, l.states, l.lastError = false, nil, err
 	l.notify()
+}
+
+// heard returns the confirmed subscriptions. The caller holds mu.
+func (l *ledger) heard() map[subscription]bool {
+	heard := make(map[subscription]bool)
+	for sub, s := range l.states {
+		if s.step == stepConfirmed {
+			heard[sub] = true
+		}
+	}
+	return heard
+}
+
+// leave makes the next plan end all subscriptions.
+func (l *ledger) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.leaving, l.changes = l.heard(), true
+}
+
+// left reports whether Redis has confirmed the end of all subscriptions, so
+// that nothing can come any more.
+func (l *ledger) left() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leaving != nil && !l.changes && l.pending == 0
 }
 
 // ping notes a PING that is about to be sent.
@@ -189,10 +217,14 @@ func (l *ledger) plan(now time.Time) []command {
 		return nil
 	}
 	l.changes = false
+	wanted := l.wanted
+	if l.leaving != nil {
+		wanted = nil
+	}
 	first := len(l.open)
 	groups := make(map[string][]subscription) // by kind of command
 	var alone []subscription
-	for sub := range l.wanted {
+	for sub := range wanted {
 		s, asked := l.states[sub]
 		if asked && s.step == stepRefused && now.Sub(s.refused) >= refusedRetry {
 			asked, l.alone[sub] = false, true
@@ -210,7 +242,7 @@ func (l *ledger) plan(now time.Time) []command {
 		l.states[sub] = state{step: stepAsked}
 	}
 	for sub, s := range l.states {
-		if l.wanted[sub] {
+		if wanted[sub] {
 			continue
 		}
 		delete(l.states, sub)
@@ -259,6 +291,8 @@ func (l *ledger) confirm(reply *redis.Subscription) error {
 			l.states[sub] = state{step: stepConfirmed}
 			delete(l.refused, sub)
 		}
+	} else {
+		delete(l.leaving, sub)
 	}
 	l.notify()
 	return nil
@@ -339,7 +373,7 @@ func (l *ledger) oldest() (command, bool) {
 // answered reports whether everything wanted has been confirmed or refused.
 // The caller holds mu.
 func (l *ledger) answered() bool {
-	if !l.connected || l.pending > 0 {
+	if !l.connected || l.pending > 0 || l.leaving != nil {
 		return false
 	}
 	for sub := range l.wanted {
@@ -350,43 +384,82 @@ func (l *ledger) answered() bool {
 	return true
 }
 
+// An ending is a gap that is over, of these subscriptions.
+type ending struct {
+	gap  *filterd.Gap
+	subs []subscription
+}
+
 // restored reports whether everything wanted has been confirmed or refused,
-// and which gap that ends.
-func (l *ledger) restored(now time.Time) (gap *filterd.Gap, ok bool) {
+// and which gaps that ends.
+func (l *ledger) restored(now time.Time) (endings []ending, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.answered() {
 		return nil, false
 	}
 	l.lastError = nil
-	if l.outage == nil {
-		return nil, true
-	}
-	var lost []subscription
-	for sub := range l.outage.heard {
-		if l.wanted[sub] {
-			lost = append(lost, sub)
-		}
-	}
-	if lost == nil {
-		l.outage = nil // nobody wants it any more
-		l.notify()
-		return nil, true
-	}
-	slices.SortFunc(lost, compareSubscriptions)
-	gap = &filterd.Gap{From: l.outage.from, To: now, Reason: l.outage.reason}
-	for _, sub := range lost {
-		gap.Channels = append(gap.Channels, sub.name)
-	}
-	return gap, true
+	l.forget()
+	return l.endings(now, slices.Collect(maps.Keys(l.outages))), true
 }
 
-// reported notes that the gap is on its way to the handler.
-func (l *ledger) reported() {
+// forget drops the outages of what nobody wants any more. The caller holds mu.
+func (l *ledger) forget() {
+	before := len(l.outages)
+	maps.DeleteFunc(l.outages, func(sub subscription, _ outage) bool { return !l.wanted[sub] })
+	if len(l.outages) < before {
+		l.notify()
+	}
+}
+
+// endings returns the gaps of these subscriptions' outages: one for all that
+// have the same. The caller holds mu.
+func (l *ledger) endings(now time.Time, subs []subscription) []ending {
+	slices.SortFunc(subs, compareSubscriptions)
+	var endings []ending
+	index := make(map[outage]int)
+	for _, sub := range subs {
+		o := l.outages[sub]
+		i, known := index[o]
+		if !known {
+			i = len(endings)
+			index[o] = i
+			endings = append(endings, ending{gap: &filterd.Gap{From: o.from, To: now, Reason: o.reason}})
+		}
+		e := &endings[i]
+		e.gap.Channels = append(e.gap.Channels, sub.name)
+		e.subs = append(e.subs, sub)
+	}
+	slices.SortStableFunc(endings, func(a, b ending) int { return a.gap.From.Compare(b.gap.From) })
+	return endings
+}
+
+// reported notes that a gap is on its way to the handler.
+func (l *ledger) reported(e ending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.outage = nil
+	for _, sub := range e.subs {
+		delete(l.outages, sub)
+	}
 	l.notify()
+}
+
+// finish returns the gaps that are open at the end, when the queue has lost
+// something.
+func (l *ledger) finish(lost losses, now time.Time) []ending {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.forget()
+	for sub := range lost.subs {
+		from := lost.from
+		if o, open := l.outages[sub]; open && o.from.Before(from) {
+			from = o.from
+		}
+		l.outages[sub] = outage{from: from, reason: fmt.Sprintf("the drain timed out with %d messages unhandled", lost.messages)}
+	}
+	endings := l.endings(now, slices.Collect(maps.Keys(l.outages)))
+	clear(l.outages)
+	return endings
 }
 
 // refusals returns the errors of all refused subscriptions.
@@ -405,7 +478,7 @@ func (l *ledger) refusals() error {
 func (l *ledger) wait(ctx context.Context) error {
 	for {
 		l.mu.Lock()
-		if l.outage == nil && l.answered() {
+		if l.answered() && len(l.outages) == 0 {
 			l.mu.Unlock()
 			return l.refusals()
 		}

@@ -33,6 +33,7 @@ type queue struct {
 	bytes    int  // of all payloads in the ring
 	waiting  bool // the reader waits
 	closed   bool
+	lost     losses
 	free     []*filterd.Message // recycled by the handler's side
 }
 
@@ -42,6 +43,31 @@ type entry struct {
 	gap     *filterd.Gap
 }
 
+// Losses are what a queue has dropped.
+type losses struct {
+	messages int
+	from     time.Time             // when the oldest of them was received
+	subs     map[subscription]bool // what they came through
+	gaps     []*filterd.Gap
+}
+
+// add adds an entry.
+func (l *losses) add(e entry) {
+	if e.gap != nil {
+		l.gaps = append(l.gaps, e.gap)
+		return
+	}
+	m := e.message
+	if l.messages++; l.messages == 1 {
+		l.from, l.subs = m.Received, make(map[subscription]bool)
+	}
+	if m.Pattern != "" {
+		l.subs[subscription{name: m.Pattern, glob: true}] = true
+	} else {
+		l.subs[subscription{name: m.Channel}] = true
+	}
+}
+
 func newQueue() *queue {
 	q := &queue{}
 	q.notEmpty.L, q.notFull.L = &q.mu, &q.mu
@@ -49,7 +75,7 @@ func newQueue() *queue {
 }
 
 // putMessage queues a copy of a message, and reports whether it had to wait.
-// After close it does nothing.
+// After close the message is lost.
 func (q *queue) putMessage(channel, pattern, payload string, received time.Time) (waited bool) {
 	m := q.blank()
 	*m = filterd.Message{Channel: channel, Pattern: pattern, Payload: append(m.Payload[:0], payload...), Received: received}
@@ -83,6 +109,7 @@ func (q *queue) put(e entry, bytes int) (waited bool) {
 	}
 	q.waiting = false
 	if q.closed {
+		q.lost.add(e)
 		return waited
 	}
 	q.ring[(q.head+q.count)%len(q.ring)] = e
@@ -144,20 +171,23 @@ func (q *queue) close() {
 	q.notFull.Signal()
 }
 
-// abandon closes the queue, empties it, and returns how many messages that
-// lost.
-func (q *queue) abandon() (lost int) {
+// abandon closes the queue and drops what is in it.
+func (q *queue) abandon() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for ; q.count > 0; q.count-- {
-		if q.ring[q.head].message != nil {
-			lost++
-		}
+		q.lost.add(q.ring[q.head])
 		q.ring[q.head] = entry{}
 		q.head = (q.head + 1) % len(q.ring)
 	}
 	q.bytes, q.closed = 0, true
 	q.notEmpty.Signal()
 	q.notFull.Signal()
-	return lost
+}
+
+// losses returns what was dropped, once nothing is put any more.
+func (q *queue) losses() losses {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.lost
 }

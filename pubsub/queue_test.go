@@ -1,6 +1,7 @@
 package pubsub
 
 import (
+	"maps"
 	"runtime"
 	"strings"
 	"sync"
@@ -87,10 +88,13 @@ func TestQueueAbandon(t *testing.T) {
 	var reader sync.WaitGroup
 	reader.Go(func() { q.putGap(&filterd.Gap{}) }) // ends with abandon
 	eventually(t, "the reader waits", q.full)
-	if lost := q.abandon(); lost != queueEntries {
-		t.Errorf("lost %d, want %d", lost, queueEntries)
-	}
+	q.abandon()
 	reader.Wait()
+	q.putMessage("d", "d*", "late", now.Add(1))
+	if lost := q.losses(); lost.messages != queueEntries+1 || len(lost.gaps) != 1 || !lost.from.Equal(now) ||
+		!maps.Equal(lost.subs, map[subscription]bool{{name: "c"}: true, {name: "d*", glob: true}: true}) {
+		t.Errorf("lost %+v", lost)
+	}
 	if batch, gap := q.take(nil); len(batch) != 0 || gap != nil {
 		t.Errorf("afterwards: %q, %v", payloads(batch), gap)
 	}

@@ -33,8 +33,9 @@ type SourceOptions struct {
 	// went silent is noticed within two intervals. Default
 	// DefaultProbeInterval.
 	ProbeInterval time.Duration
-	// DrainTimeout is how long the handler has, after Run's context has
-	// ended, for what had been received by then. Default DefaultDrainTimeout.
+	// DrainTimeout is how long Redis and the handler have, after Run's context
+	// has ended, for what had been published by then. Default
+	// DefaultDrainTimeout.
 	DrainTimeout time.Duration
 	// FailFast makes Run return the error when Redis can't be reached at
 	// first, or refuses one of the first subscriptions. Default: Run goes on
@@ -114,11 +115,12 @@ func (s *Source) wake() {
 // a message as soon as it is there, with all that have come since, up to 256,
 // if h was busy. The handler owns nothing of a batch; messages are recycled.
 //
-// When ctx ends, Run closes the connection, hands over what was received
-// before, and returns nil; connecting to a silent server can delay this by the
-// client's dial and read timeouts. The context that h gets ends only
+// When ctx ends, Run ends the subscriptions, hands over everything that Redis
+// has sent until then, and returns nil; connecting to a silent server can delay
+// this by the client's dial and read timeouts. The context that h gets ends only
 // DrainTimeout after ctx, so that h can still deliver. What is left by then is
-// dropped, and logged.
+// dropped, and logged; that, as well as what Redis may have sent when the
+// connection breaks or is silent at the end, is reported as a gap.
 //
 // The error is that of a closed client, or the one of FailFast.
 func (s *Source) Run(ctx context.Context, h filterd.Handler) error {
@@ -127,7 +129,7 @@ func (s *Source) Run(ctx context.Context, h filterd.Handler) error {
 	q := newQueue()
 	ended := make(chan error, 1)
 	go func() { // ends with ctx, or when it can't go on; Run waits for it
-		err := s.control(ctx, q)
+		err := s.control(ctx, handling, q)
 		q.close()
 		ended <- err
 	}()
@@ -136,9 +138,7 @@ func (s *Source) Run(ctx context.Context, h filterd.Handler) error {
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			if lost := q.abandon(); lost > 0 {
-				s.logger.Warn("messages were received but not handled in time", "dropped", lost)
-			}
+			q.abandon()
 			cancel()
 		case <-handling.Done():
 		}
@@ -166,13 +166,35 @@ func (s *Source) Run(ctx context.Context, h filterd.Handler) error {
 		case len(batch) > 0:
 			h.Messages(handling, batch)
 		default:
-			return <-ended
+			err := <-ended
+			s.finish(q.losses(), h)
+			return err
 		}
 	}
 }
 
-// control makes one connection after the other until ctx ends.
-func (s *Source) control(ctx context.Context, q *queue) error {
+// finish reports what was lost and what gaps are open at the end.
+func (s *Source) finish(lost losses, h filterd.Handler) {
+	for _, gap := range lost.gaps {
+		h.Gap(*gap)
+	}
+	if lost.messages > 0 {
+		s.logger.Warn("messages were received but not handled in time", "dropped", lost.messages)
+	}
+	for _, ending := range s.ledger.finish(lost, time.Now()) {
+		s.logGap(ending.gap)
+		h.Gap(*ending.gap)
+	}
+}
+
+func (s *Source) logGap(gap *filterd.Gap) {
+	s.logger.Warn("messages may have been missed", "length", gap.Length(), "from", gap.From, "to", gap.To,
+		"reason", gap.Reason, "channels", len(gap.Channels), "first", gap.Channels[0])
+}
+
+// control makes one connection after the other until ctx ends, and the last
+// one has ended well or bound has ended, too.
+func (s *Source) control(ctx, bound context.Context, q *queue) error {
 	wait := &backoff.ExponentialBackOff{
 		InitialInterval: minBackoff, MaxInterval: maxBackoff, Multiplier: 2, RandomizationFactor: 0.5,
 	}
@@ -181,12 +203,11 @@ func (s *Source) control(ctx context.Context, q *queue) error {
 	for {
 		begin := time.Now()
 		c := &connection{source: s, queue: q, begin: begin, failFast: failFast}
-		err := c.run(ctx)
+		err := c.run(ctx, bound)
+		s.ledger.disconnect(c.lastAlive(time.Now()), cmp.Or(err, context.Cause(ctx)))
 		if ctx.Err() != nil {
-			s.ledger.disconnect(c.lastAlive(time.Now()), context.Cause(ctx))
 			return nil
 		}
-		s.ledger.disconnect(c.lastAlive(time.Now()), err)
 		if errors.Is(err, redis.ErrClosed) {
 			return errors.New("the redis client was closed")
 		}

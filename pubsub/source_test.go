@@ -420,11 +420,11 @@ func TestSourceClosedClient(t *testing.T) {
 }
 
 // The handler's context lives on for a while after Run's has ended, so that
-// the handler can deliver what it has.
+// the handler can deliver what it has. Redis is told at once.
 func TestSourceDrains(t *testing.T) {
 	server := redistest.Start(t)
 	s := NewSource(client(t, server.Addr), SourceOptions{Logger: (&log{}).logger(), DrainTimeout: patience})
-	s.Subscribe([]string{"a"}, nil)
+	s.Subscribe([]string{"a"}, []string{"g*"})
 	h := &drainer{entered: make(chan struct{}), leave: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -433,10 +433,15 @@ func TestSourceDrains(t *testing.T) {
 	say(t, server, "a", "m", 1)
 	<-h.entered
 	cancel()
-	eventually(t, "the connection is closed", func() bool { return server.Do("PUBLISH", "a", "late") == "0" })
+	eventually(t, "the end of the subscriptions", func() bool {
+		return server.Do("PUBLISH", "a", "late") == "0" && server.Do("PUBLISH", "g", "late") == "0"
+	})
+	eventually(t, "the end of the connection", func() bool {
+		return !strings.Contains(server.Do("CLIENT", "LIST"), "cmd=punsubscribe")
+	})
 	close(h.leave)
-	if err := <-ended; err != nil || h.err != nil {
-		t.Errorf("Run: %v; the handler's context: %v", err, h.err)
+	if err := <-ended; err != nil || h.err != nil || h.gaps != 0 {
+		t.Errorf("Run: %v; the handler's context: %v; %d gaps", err, h.err, h.gaps)
 	}
 }
 
@@ -444,6 +449,7 @@ func TestSourceDrains(t *testing.T) {
 type drainer struct {
 	entered, leave chan struct{}
 	err            error
+	gaps           int
 }
 
 func (d *drainer) Messages(ctx context.Context, batch []*filterd.Message) {
@@ -454,7 +460,7 @@ func (d *drainer) Messages(ctx context.Context, batch []*filterd.Message) {
 	}
 }
 
-func (*drainer) Gap(filterd.Gap) {}
+func (d *drainer) Gap(filterd.Gap) { d.gaps++ }
 
 // A handler that doesn't come back ends with its context, after DrainTimeout.
 func TestSourceDrainIsBounded(t *testing.T) {
@@ -462,7 +468,7 @@ func TestSourceDrainIsBounded(t *testing.T) {
 	logged := &log{}
 	s := NewSource(client(t, server.Addr), SourceOptions{Logger: logged.logger(), DrainTimeout: 50 * time.Millisecond})
 	s.Subscribe([]string{"a"}, nil)
-	h := stuck{entered: make(chan struct{}, 1)}
+	h, begin := &stuck{entered: make(chan struct{}, 1)}, time.Now()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(ctx, h) }() // ends after cancel
@@ -477,14 +483,28 @@ func TestSourceDrainIsBounded(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if want := fmt.Sprintf(`msg="messages were received but not handled in time" dropped=%d`, queueEntries); !strings.Contains(logged.String(), want) {
+	// The reader may have gone on for a moment.
+	lost := 0
+	for lost = queueEntries; lost <= queueEntries+10; lost++ {
+		if h.gap.Reason == fmt.Sprintf("the drain timed out with %d messages unhandled", lost) {
+			break
+		}
+	}
+	if lost > queueEntries+10 || !slices.Equal(h.gap.Channels, []string{"a"}) || h.gap.From.Before(begin) || h.gap.Length() <= 0 || h.gaps != 1 {
+		t.Errorf("%d gaps, the last: %+v", h.gaps, h.gap)
+	}
+	if want := fmt.Sprintf(`msg="messages were received but not handled in time" dropped=%d`, lost); !strings.Contains(logged.String(), want) {
 		t.Errorf("log without %q:\n%s", want, logged)
 	}
 }
 
-type stuck struct{ entered chan struct{} }
+type stuck struct {
+	entered chan struct{}
+	gaps    int
+	gap     filterd.Gap // the last
+}
 
-func (s stuck) Messages(ctx context.Context, _ []*filterd.Message) {
+func (s *stuck) Messages(ctx context.Context, _ []*filterd.Message) {
 	select {
 	case s.entered <- struct{}{}:
 	default:
@@ -492,4 +512,136 @@ func (s stuck) Messages(ctx context.Context, _ []*filterd.Message) {
 	<-ctx.Done()
 }
 
-func (stuck) Gap(filterd.Gap) {}
+func (s *stuck) Gap(gap filterd.Gap) {
+	s.gaps++
+	s.gap = gap
+}
+
+// What Redis counted as received is handled, although the end comes in the
+// middle of a flood.
+func TestSourceDrainLosesNothing(t *testing.T) {
+	server := redistest.Start(t)
+	for name, rdb := range map[string]redis.UniversalClient{
+		"our client":        client(t, server.Addr),
+		"go-redis defaults": redis.NewClient(&redis.Options{Addr: server.Addr}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer rdb.Close()
+			const count, size = 30_000, 500
+			logged, h := &log{}, &slow{}
+			s := NewSource(rdb, SourceOptions{Logger: logged.logger(), DrainTimeout: patience})
+			s.Subscribe([]string{"a"}, []string{"g*"})
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() { ended <- s.Run(ctx, h) }() // ends after cancel
+			ready(t, s)
+			publisher, received := client(t, server.Addr), 0
+			for sent := 0; sent < count; sent += size {
+				if sent == count/2 {
+					cancel()
+				}
+				pipeline := publisher.Pipeline()
+				for i := range size {
+					pipeline.Publish(t.Context(), []string{"a", "g1"}[i%2], "m")
+				}
+				replies, err := pipeline.Exec(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, reply := range replies {
+					received += int(reply.(*redis.IntCmd).Val())
+				}
+			}
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			if h.handled != received || h.gaps != 0 {
+				t.Errorf("handled %d of %d messages, with %d gaps", h.handled, received, h.gaps)
+			}
+			if text := logged.String(); strings.Contains(text, "WARN") {
+				t.Errorf("log:\n%s", text)
+			}
+		})
+	}
+}
+
+// A slow handler counts, and falls behind.
+type slow struct{ handled, gaps int }
+
+func (s *slow) Messages(_ context.Context, batch []*filterd.Message) {
+	time.Sleep(5 * time.Millisecond)
+	s.handled += len(batch)
+}
+
+func (s *slow) Gap(filterd.Gap) { s.gaps++ }
+
+// What may still come when the end can't wait for it is a gap.
+func TestSourceDrainWithoutAnswer(t *testing.T) {
+	server := redistest.Start(t)
+	proxy := faultproxy.Start(t, server.Addr)
+	const timeout = 300 * time.Millisecond
+	deaf := faultproxy.Fault{LoseRequests: true}
+	for name, test := range map[string]struct {
+		timeout time.Duration
+		cut     bool
+		reason  string
+	}{
+		"silent peer":           {timeout, false, "the drain timed out after 300ms"},
+		"the connection breaks": {patience, true, "the server closed the connection"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			proxy.Set(faultproxy.Fault{})
+			logged, r := &log{}, &recorder{}
+			s := NewSource(client(t, proxy.Addr()), SourceOptions{Logger: logged.logger(), DrainTimeout: test.timeout})
+			s.Subscribe([]string{"a"}, []string{"g*"})
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			ended := make(chan error, 1)
+			go func() { ended <- s.Run(ctx, r) }() // ends after cancel
+			ready(t, s)
+			say(t, server, "a", "m", 1)
+			r.want(t, "a m")
+			proxy.Set(deaf)
+			begin := time.Now()
+			cancel()
+			if test.cut {
+				time.Sleep(timeout / 3) // the UNSUBSCRIBE is on its way
+				proxy.Cut()
+			}
+			select {
+			case err := <-ended:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(patience / 2):
+				t.Fatal("Run does not return")
+			}
+			if took := time.Since(begin); !test.cut && took < timeout {
+				t.Errorf("gave up after %v", took)
+			}
+			r.want(t, "a m", "gap a,g*")
+			gap := r.lastGap()
+			if !strings.Contains(gap.Reason, test.reason) && !strings.Contains(gap.Reason, "connection reset") || gap.From.After(begin) || gap.To.Before(begin) {
+				t.Errorf("gap: %+v", gap)
+			}
+			if line := `level=WARN msg="messages may have been missed"`; !strings.Contains(logged.String(), line) {
+				t.Errorf("log without %q:\n%s", line, logged)
+			}
+		})
+	}
+}
+
+// A gap that isn't over at the end is reported as it is.
+func TestSourceEndsInAGap(t *testing.T) {
+	server := redistest.Start(t)
+	logged := &log{}
+	s, r, stop := start(t, client(t, server.Addr), SourceOptions{Logger: logged.logger()}, []string{"a"}, nil)
+	ready(t, s)
+	server.Stop()
+	eventually(t, "a failed attempt", func() bool { return strings.Contains(logged.String(), "no connection to redis") })
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	r.want(t, "gap a")
+}

@@ -151,19 +151,26 @@ func (s *Subscriber) Run(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 
+	var end atomic.Pointer[time.Time] // of ctx
+	stop := context.AfterFunc(ctx, func() { now := time.Now(); end.Store(&now) })
+	defer stop()
 	err := s.source.Run(ctx, (*dispatcher)(s))
+	begin := time.Now()
+	if at := end.Load(); at != nil {
+		begin = *at // the source's drain counts
+	}
 
 	s.mu.Lock()
 	s.running = nil
 	handlers := slices.Clone(s.handlers)
 	s.mu.Unlock()
-	s.drain(handlers, cancel)
+	s.drain(handlers, begin.Add(s.options.DrainTimeout), cancel)
 	return err
 }
 
-// drain ends the lanes of handlers.
-func (s *Subscriber) drain(handlers []*handler, cancel context.CancelFunc) {
-	patience, stop := context.WithTimeout(context.Background(), s.options.DrainTimeout)
+// drain ends the lanes of handlers, whose context ends at the deadline.
+func (s *Subscriber) drain(handlers []*handler, deadline time.Time, cancel context.CancelFunc) {
+	patience, stop := context.WithDeadline(context.Background(), deadline)
 	defer stop()
 	for _, h := range handlers {
 		h.lane.Close()
