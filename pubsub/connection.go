@@ -234,8 +234,12 @@ func (c *connection) read() error {
 			}
 			continue
 		case *redis.Subscription:
-			if err := ledger.confirm(reply); err != nil {
+			again, err := ledger.confirm(reply)
+			if err != nil {
 				return err
+			}
+			if again {
+				c.source.logger.Info("redis no longer refuses a subscription", "channel", reply.Channel)
 			}
 			if ledger.left() {
 				return nil

@@ -17,7 +17,7 @@ import (
 
 // A SubscribeError says that Redis refused a subscription. The source listens
 // to the others, and asks for this one again every 30 seconds and on every
-// new connection.
+// new connection. If it had been heard before, its gap lasts until then.
 type SubscribeError struct {
 	Channel string // the name or glob
 	Err     error  // what Redis replied
@@ -93,7 +93,7 @@ type ledger struct {
 	refused   map[subscription]error  // SubscribeErrors, until confirmed or not wanted
 	open      []command               // oldest first
 	pending   int                     // commands in open that are no pings
-	outages   map[subscription]outage // not yet reported
+	outages   map[subscription]outage // not yet reported; they outlast connections
 	leaving   map[subscription]bool   // nil until the end; what was heard then, and hasn't ended
 	lastError error                   // why there is no connection
 	changed   chan struct{}           // closed, and replaced, on every change
@@ -273,12 +273,13 @@ func (l *ledger) plan(now time.Time) []command {
 	return planned
 }
 
-// confirm takes the confirmation of a subscription or of its end.
-func (l *ledger) confirm(reply *redis.Subscription) error {
+// confirm takes the confirmation of a subscription or of its end. It reports
+// whether that had been refused before.
+func (l *ledger) confirm(reply *redis.Subscription) (again bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.open) == 0 || l.open[0].kind != reply.Kind || l.open[0].subs[0].name != reply.Channel {
-		return fmt.Errorf("unexpected reply: %s %q", reply.Kind, reply.Channel)
+		return false, fmt.Errorf("unexpected reply: %s %q", reply.Kind, reply.Channel)
 	}
 	head := &l.open[0]
 	sub := head.subs[0]
@@ -289,13 +290,14 @@ func (l *ledger) confirm(reply *redis.Subscription) error {
 		// It may be unwanted again by now; its UNSUBSCRIBE is on its way.
 		if _, asked := l.states[sub]; asked {
 			l.states[sub] = state{step: stepConfirmed}
+			_, again = l.refused[sub]
 			delete(l.refused, sub)
 		}
 	} else {
 		delete(l.leaving, sub)
 	}
 	l.notify()
-	return nil
+	return again, nil
 }
 
 // pong takes the answer to a PING and returns when that was sent.
@@ -391,7 +393,7 @@ type ending struct {
 }
 
 // restored reports whether everything wanted has been confirmed or refused,
-// and which gaps that ends.
+// and which gaps that ends: those of the confirmed.
 func (l *ledger) restored(now time.Time) (endings []ending, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -400,7 +402,7 @@ func (l *ledger) restored(now time.Time) (endings []ending, ok bool) {
 	}
 	l.lastError = nil
 	l.forget()
-	return l.endings(now, slices.Collect(maps.Keys(l.outages))), true
+	return l.endings(now, l.over()), true
 }
 
 // forget drops the outages of what nobody wants any more. The caller holds mu.
@@ -410,6 +412,18 @@ func (l *ledger) forget() {
 	if len(l.outages) < before {
 		l.notify()
 	}
+}
+
+// over returns the subscriptions that have an outage but are confirmed. The
+// caller holds mu.
+func (l *ledger) over() []subscription {
+	var subs []subscription
+	for sub := range l.outages {
+		if s, asked := l.states[sub]; asked && s.step == stepConfirmed {
+			subs = append(subs, sub)
+		}
+	}
+	return subs
 }
 
 // endings returns the gaps of these subscriptions' outages: one for all that
@@ -474,11 +488,11 @@ func (l *ledger) refusals() error {
 }
 
 // wait waits until everything wanted is confirmed, or refused, and all gaps
-// are reported.
+// of what is confirmed are reported.
 func (l *ledger) wait(ctx context.Context) error {
 	for {
 		l.mu.Lock()
-		if l.answered() && len(l.outages) == 0 {
+		if l.answered() && l.over() == nil {
 			l.mu.Unlock()
 			return l.refusals()
 		}

@@ -345,6 +345,118 @@ func TestSourceRefusedSubscription(t *testing.T) {
 	}
 }
 
+// A channel that is refused after it had been heard stays deaf when the others
+// are heard again: its gap is its own, and ends when it is granted.
+func TestSourceRefusedLater(t *testing.T) {
+	server := redistest.Start(t)
+	rdb := reader(t, server, "+subscribe", "+psubscribe", "+unsubscribe", "+punsubscribe", "&a", "&b", "&g*")
+	logged := &log{}
+	s, r, stop := start(t, rdb, SourceOptions{Logger: logged.logger()}, []string{"a", "b"}, []string{"g*"})
+	ready(t, s)
+	begin := time.Now()
+	server.Do("ACL", "SETUSER", "reader", "resetchannels", "&a", "&g*") // what ends the connection
+	r.want(t, "gap a,g*")
+	first := r.lastGap()
+	if err := s.WaitReady(deadline(t)); err == nil || !strings.Contains(err.Error(), `subscribe to "b"`) {
+		t.Errorf("WaitReady: %v", err)
+	}
+	// Another gap of the others, while b is deaf all along.
+	server.Do("CLIENT", "KILL", "USER", "reader")
+	r.want(t, "gap a,g*", "gap a,g*")
+	if second := r.lastGap(); second.From.Before(first.From) {
+		t.Errorf("second gap: %+v", second)
+	}
+	server.Do("ACL", "SETUSER", "reader", "&b")
+	granted := time.Now()
+	server.Do("CLIENT", "KILL", "USER", "reader")
+	r.want(t, "gap a,g*", "gap a,g*", "gap b", "gap a,g*")
+	r.mu.Lock()
+	gap := r.gaps[2]
+	r.mu.Unlock()
+	if gap.From != first.From || gap.From.After(begin) || gap.To.Before(granted) || gap.Reason != first.Reason {
+		t.Errorf("gap of b: %+v, after %+v", gap, first)
+	}
+	ready(t, s)
+	if line := `level=INFO msg="redis no longer refuses a subscription" channel=b`; !strings.Contains(logged.String(), line) {
+		t.Errorf("log without %q:\n%s", line, logged)
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if got := r.got(); len(got) != 4 {
+		t.Errorf("got %q", got)
+	}
+}
+
+// On the connection that refused it, the gap ends with the next attempt.
+func TestLedgerRefusedLater(t *testing.T) {
+	l, begin := newLedger(), time.Now()
+	at := func(s int) time.Time { return begin.Add(time.Duration(s) * time.Second) }
+	confirm := func(name string) (again bool) {
+		t.Helper()
+		again, err := l.confirm(&redis.Subscription{Kind: kindSubscribe, Channel: name})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return again
+	}
+	connect := func(s int) {
+		t.Helper()
+		l.connect(at(s))
+		if _, err := l.pong(); err != nil {
+			t.Fatal(err)
+		}
+		l.plan(at(s))
+	}
+	restored := func(s int, want string) {
+		t.Helper()
+		endings, ok := l.restored(at(s))
+		var got []string
+		for _, e := range endings {
+			got = append(got, fmt.Sprint(strings.Join(e.gap.Channels, ","), " ", e.gap.From.Sub(begin), " ", e.gap.To.Sub(begin), " ", e.gap.Reason))
+			l.reported(e)
+		}
+		if text := strings.Join(got, "; "); text != want || !ok {
+			t.Fatalf("restored: %q, %v, want %q", text, ok, want)
+		}
+	}
+	l.want([]string{"a", "b"}, nil)
+	connect(0)
+	if confirm("a") || confirm("b") {
+		t.Error("confirmed again at first")
+	}
+	restored(0, "")
+	l.disconnect(at(1), errors.New("broken"))
+	connect(2)
+	if _, err := l.refuse(redisError(noChannel), at(2)); err != nil { // both for one
+		t.Fatal(err)
+	}
+	l.plan(at(2))
+	confirm("a")
+	if _, err := l.refuse(redisError(noChannel), at(3)); err != nil {
+		t.Fatal(err)
+	}
+	restored(4, "a 1s 4s broken")
+	restored(5, "")
+	if err := l.wait(t.Context()); err == nil {
+		t.Error("wait: no error")
+	}
+	if planned := l.plan(at(3).Add(refusedRetry)); len(planned) != 1 {
+		t.Fatalf("planned %v", planned)
+	}
+	if !confirm("b") {
+		t.Error("not confirmed again")
+	}
+	restored(40, "b 1s 40s broken")
+	restored(41, "")
+
+	// What is still refused at the end is a gap until then.
+	l.disconnect(at(50), errors.New("broken again"))
+	if endings := l.finish(losses{}, at(60)); len(endings) != 1 || !slices.Equal(endings[0].gap.Channels, []string{"a", "b"}) || endings[0].gap.To != at(60) {
+		t.Errorf("finish: %v", endings)
+	}
+}
+
 func TestSourceRefusedFailsFast(t *testing.T) {
 	server := redistest.Start(t)
 	rdb := reader(t, server, "+subscribe", "&open")
