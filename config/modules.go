@@ -127,6 +127,11 @@ func (l *loader) loadModule(s section, c wasmfilter.ModuleConfig) *wasmfilter.Mo
 	ctx := context.Background()
 	if l.runtime == nil {
 		runtime, err := wasmfilter.NewRuntime(ctx, wasmfilter.RuntimeConfig{CacheDir: cacheDir(), Registry: l.config.Registry})
+		if err != nil { // a read-only file system, for instance
+			offset, length := l.problems.text.whole(n)
+			l.warnings.add(offset, length, key, "", "compiled modules are not kept for the next start: "+err.Error())
+			runtime, err = wasmfilter.NewRuntime(ctx, wasmfilter.RuntimeConfig{Registry: l.config.Registry})
+		}
 		if err != nil {
 			l.fail(key, n, "", "%v", err)
 			return nil

@@ -53,7 +53,7 @@ func (t Test) judge(result engine.Result) TestResult {
 		case o.Rule != t.Rule:
 		case o.Err != nil:
 			outcome, detail = OutcomeError, ": "+o.Err.Error()
-		default:
+		case !o.Dropped || slices.ContainsFunc(result.Outputs, func(output engine.Output) bool { return output.Rule == t.Rule }):
 			outcome = OutcomeDeliver
 		}
 	}

@@ -52,6 +52,7 @@ type Result struct {
 type Outcome struct {
 	Rule    string
 	Matched bool  // the condition kept the message
+	Dropped bool  // the rule's Stage did not
 	Err     error // what failed; a Matched rule may fail in a later stage
 
 	number int
@@ -211,7 +212,9 @@ func (p *Processor) apply(b *boundProgram, at int, m *filterd.Message, result *R
 		p.later(b, at, m)
 	default:
 		p.batch[0] = m
-		failure = p.settle(b, at, m, result, &p.runStage(b, at, p.batch[:])[0], nil)
+		staged := &p.runStage(b, at, p.batch[:])[0]
+		outcome.Dropped = dropped(staged)
+		failure = p.settle(b, at, m, result, staged, nil)
 	}
 	outcome.Err = failure
 	p.outcomes = append(p.outcomes, outcome)
@@ -235,13 +238,15 @@ func (p *Processor) finishStage(b *boundProgram, at int, batch []*filterd.Messag
 	clear(p.results)
 	for i, m := range batch {
 		outcomes, outputs := len(p.outcomes), len(p.outputs)
-		if err := p.settle(b, at, m, &p.results[i], &staged[i], nil); err != nil {
-			p.outcomes = append(p.outcomes, Outcome{Rule: b.rules[at].Name, Err: err, number: b.rules[at].number})
-		}
+		err := p.settle(b, at, m, &p.results[i], &staged[i], nil)
+		p.outcomes = append(p.outcomes, Outcome{Rule: b.rules[at].Name, Dropped: dropped(&staged[i]), Err: err, number: b.rules[at].number})
 		p.results[i].Outcomes = p.outcomes[outcomes:len(p.outcomes):len(p.outcomes)]
 		p.results[i].Outputs = p.outputs[outputs:len(p.outputs):len(p.outputs)]
 	}
 }
+
+// dropped reports whether a Stage dropped a message.
+func dropped(r *filterd.StageResult) bool { return r.Err == nil && !r.Keep }
 
 // settle appends all outputs of a rule for one message, or on an error none
 // but what OnError asks for. It returns what the rule failed on: failure, if

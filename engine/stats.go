@@ -43,6 +43,7 @@ type ChannelStats struct {
 // sent, once for each target.
 type RuleStats struct {
 	Matched     uint64 // messages that the condition kept
+	Filtered    uint64 // of those, messages that the Stage dropped
 	Errors      uint64 // messages that the rule failed on, in whatever stage
 	Delivered   uint64 // messages published, logged, or taken by a callback without an error
 	NoReceivers uint64 // of those published, how many nobody was subscribed to
@@ -71,7 +72,7 @@ type channelCounters struct {
 }
 
 type ruleCounters struct {
-	matched, errors, delivered, noReceivers, undelivered, panics, stuck, dropped atomic.Uint64
+	matched, filtered, errors, delivered, noReceivers, undelivered, panics, stuck, dropped atomic.Uint64
 
 	failures lograte.Limiter
 }
@@ -135,6 +136,7 @@ func (c *counters) snapshot() Stats {
 	for name, r := range c.rules {
 		s.Rules[name] = RuleStats{
 			Matched:     r.matched.Load(),
+			Filtered:    r.filtered.Load(),
 			Errors:      r.errors.Load(),
 			Delivered:   r.delivered.Load(),
 			NoReceivers: r.noReceivers.Load(),

@@ -70,6 +70,9 @@ func (w *worker) finish(m *filterd.Message, result *Result) {
 		if outcome.Matched {
 			w.rules[outcome.number].matched.Add(1)
 		}
+		if outcome.Dropped {
+			w.rules[outcome.number].filtered.Add(1)
+		}
 		if outcome.Err != nil {
 			w.ruleError(w.table.rules[outcome.number], m, outcome.Err)
 		}

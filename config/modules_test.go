@@ -1,0 +1,115 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/filterd/filterd"
+)
+
+// module returns the path and the hash of an example that keeps a price if
+// price times qty is above its min.
+func module(t *testing.T) (path, hash string) {
+	t.Helper()
+	path, err := filepath.Abs("../wasm-examples/c-filter/filter.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, fmt.Sprintf("%x", sha256.Sum256(code))
+}
+
+func TestModules(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	path, hash := module(t)
+	c, err := parse(fmt.Sprintf(`
+modules:
+  large: {path: %s, sha256: %s, memory: 1MiB, fuel: 1_000_000, config: {min: 50000}, publish: ["whale-*"], kv: memory}
+rules:
+  trades:
+    from: PRICE_DATA
+    when: data.symbol startsWith "BTC"
+    wasm: large
+    key: data.symbol
+    set: {big: true}
+    to: large-trades
+    tests:
+      - {in: {symbol: BTC-USD, price: 60000, qty: 1}, out: large-trades}
+      - {in: {symbol: BTC-USD, price: 40000, qty: 1}, out: drop}
+      - {in: {symbol: BTC-USD, price: x, qty: 1}, out: error}
+      - {in: {symbol: ETH-USD, price: x}, out: drop}
+`, path, hash))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	results, err := c.RunTests()
+	if err != nil || len(results) != 4 {
+		t.Fatal(err, results)
+	}
+	for _, r := range results {
+		if !r.OK {
+			t.Errorf("%s: got %s, want %s", r.Test, r.Got, r.Want)
+		}
+	}
+	result, err := c.Table.NewProcessor().Process(&filterd.Message{Channel: "PRICE_DATA", Payload: []byte(`{"symbol":"BTC","price":60000,"qty":1}`)})
+	if err != nil || len(result.Outputs) != 1 || !json.Valid(result.Outputs[0].Payload) {
+		t.Errorf("%+v, %v", result, err)
+	}
+	if len(c.Warnings) > 0 {
+		t.Errorf("warnings: %v", c.Warnings)
+	}
+}
+
+func TestModuleProblems(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	path, hash := module(t)
+	rule := "rules:\n  r: {from: a, to: b, wasm: m}\n"
+	for _, test := range []struct{ modules, want string }{
+		{"{path: missing.wasm}", "2:13: modules.m.path: missing.wasm: no such file or directory"},
+		{"{sha256: " + hash + "}", "2:3: modules.m: path is missing"},
+		{"{path: " + path + ", sha256: " + strings.Repeat("f", 64) + "}", "modules.m.sha256: the file's hash is " + hash},
+		{"{path: " + path + ", fuel: 0}", "modules.m.fuel: want a number from 1 to 1125899906842624"},
+		{"{path: " + path + ", kv: disk}", "modules.m.kv: unknown value disk: want memory"},
+		{"{path: " + path + ", memroy: 1MiB}", "modules.m.memroy: unknown key"},
+		{"{path: filterd.yaml}", `modules.m.path: module "m": byte 0: not a WebAssembly module`},
+		{"{path: " + path + ", config: {min: many}}", `modules.m.path: module "m": `},
+		{"{path: " + path + "}\n  m2: {path: " + path + "}", ""},
+	} {
+		folder := t.TempDir()
+		text := "modules:\n  m: " + test.modules + "\n" + rule
+		write(t, filepath.Join(folder, "filterd.yaml"), text)
+		c, err := Parse("filterd.yaml", []byte(text), Folder(folder))
+		if test.want != "" {
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s:\n got %v\nwant %s", test.modules, err, test.want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(c.Warnings) != 1 || c.Warnings[0].Message != "no rule has this module" {
+			t.Errorf("warnings: %v", c.Warnings)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	_, err := parse("modules: {large: {path: " + path + "}}\nrules: {r: {from: a, to: b, wasm: lagre}}")
+	if err == nil || !strings.Contains(err.Error(), "did you mean large?") {
+		t.Errorf("%v", err)
+	}
+	c, err := parse("rules: {r: {from: a, to: b, key: data.x}}")
+	if err != nil || len(c.Warnings) != 1 {
+		t.Errorf("%v, %v", c, err)
+	}
+}
