@@ -187,14 +187,12 @@ func TestEndlessStart(t *testing.T) {
 // TestImportedStart checks a start function that is an import.
 func TestImportedStart(t *testing.T) {
 	a := newAsm()
-	u := a.unit()
 	a.start = a.importFunc("wasi_snapshot_preview1", "sched_yield", a.sig(nil, []byte{i32}))
 	if _, err := metering.Instrument(a.bytes(), metering.Limits{}); err == nil {
 		t.Error("a start function with a result was taken")
 	}
 	a = newAsm()
-	u = a.unit()
-	a.start = a.importFunc("host", "f", u)
+	a.start = a.importFunc("host", "f", a.unit())
 	out, err := metering.Instrument(a.bytes(), metering.Limits{})
 	if err != nil || !out.HasStart {
 		t.Errorf("%v, %v", out, err)

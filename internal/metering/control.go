@@ -74,7 +74,7 @@ func (s *scanner) segment(next segment) {
 		s.current = -1
 		return
 	}
-	next.at, next.loop = s.r.pos, s.loop
+	next.loop = s.loop
 	s.current = len(s.segments)
 	s.segments = append(s.segments, next)
 	s.edit(edit{s.r.pos, s.r.pos, editCharge, uint32(s.current)})
@@ -225,11 +225,10 @@ func (s *scanner) branch(op byte, start int) {
 func (s *scanner) branchTable(start int) {
 	r := s.r
 	s.pop(1, start)
-	at := r.pos
 	n := r.count("targets of a br_table", s.m.limits.BranchTargets)
 	operands := -1
 	for range n + 1 { // and the default
-		at = r.pos
+		at := r.pos
 		want := s.target(at, r.u32("label"))
 		if !r.ok() {
 			return

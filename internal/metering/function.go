@@ -78,7 +78,7 @@ func (s *scanner) scan(number int) (code int) {
 	}
 	s.locals, s.vectors = locals, s.vectors || signature.hasVector()
 	code = s.r.pos
-	s.segments = append(s.segments, segment{at: code, parent: -1, loop: -1, mandatory: true, cost: costEntry})
+	s.segments = append(s.segments, segment{parent: -1, loop: -1, mandatory: true, cost: costEntry})
 	s.frames = append(s.frames, frame{op: opBlock, results: len(signature.Results), lowest: math.MaxInt})
 	for len(s.frames) > 0 && s.r.ok() {
 		s.instruction()

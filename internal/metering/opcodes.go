@@ -72,6 +72,7 @@ const (
 	opI64Const     = 0x42
 	opI32LtU       = 0x49
 	opI64LtS       = 0x53
+	opI64GeS       = 0x59
 	opI64Add       = 0x7c
 	opI64Sub       = 0x7d
 	opI64Or        = 0x84

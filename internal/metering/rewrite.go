@@ -346,9 +346,11 @@ func (w *rewriter) appendSpend(b []byte, global uint32, amount int64) []byte {
 }
 
 // appendCheck appends the call of the slow way if the top is below zero, but
-// not the end of that.
+// not the end of that. It stands behind an else: wazero's register allocator
+// lets the code behind both ways begin with the registers of the first, and on
+// the slow one everything is on the stack.
 func (w *rewriter) appendCheck(b []byte) []byte {
-	b = append(b, opI64Const, 0, opI64LtS, opIf, 0x40, opCall)
+	b = append(b, opI64Const, 0, opI64GeS, opIf, 0x40, opElse, opCall)
 	return appendU32(b, w.helperIndex(helperSlow))
 }
 
