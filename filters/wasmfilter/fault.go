@@ -90,7 +90,7 @@ func (i *instance) fault(err error) error {
 		}
 	default:
 		if trapped, ok := strings.CutPrefix(text, "wasm error: "); ok {
-			fault = i.module.fault(FaultTrap, "trapped: %s", escape(trapped))
+			fault = i.module.fault(FaultTrap, "trapped: %s%s", escape(trapped), i.lastWords())
 		} else if text == "stack overflow" {
 			fault = i.module.fault(FaultStack, "stack overflow")
 		} else {

@@ -155,7 +155,7 @@ func (i *instance) startGuest() error {
 	if m.fixed && !slices.Equal(i.declared, m.info.Fields) {
 		return m.fault(FaultABI, "%s: declares other fields than the first instance: %q, not %q", exportConfigure, i.declared, m.info.Fields)
 	}
-	i.fields = make([]cachedField, len(i.declared))
+	i.fields, i.ended = make([]cachedField, len(i.declared)), ""
 	return nil
 }
 

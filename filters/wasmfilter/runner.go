@@ -211,8 +211,8 @@ func (i *instance) single(messages []*filterd.Message, result *filterd.StageResu
 	i.memory.Write(i.at, payload)
 	i.stack[0] = uint64(len(payload))
 	if err := i.process.CallWithStack(i, i.stack[:1]); err != nil {
-		i.end()
 		err = i.fault(err)
+		i.end()
 		i.work[0] = work{}
 		*result = filterd.StageResult{Err: err}
 		return err

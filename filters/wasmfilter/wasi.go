@@ -139,11 +139,16 @@ func (i *instance) fdRead(stack []uint64) {
 // procExit is proc_exit(code). The module is not closed here, as wazero's
 // would: its memory is read once more, for a batch's verdicts.
 func (i *instance) procExit(stack []uint64) {
+	i.trap(FaultExit, "exited with code %d%s", uint32(stack[0]), i.lastWords())
+}
+
+// lastWords returns what the guest has written about its end.
+func (i *instance) lastWords() string {
 	i.flush()
-	if i.ended != "" {
-		i.trap(FaultExit, "exited with code %d: %s", uint32(stack[0]), i.ended)
+	if i.ended == "" {
+		return ""
 	}
-	i.trap(FaultExit, "exited with code %d", uint32(stack[0]))
+	return ": " + i.ended
 }
 
 // randomGet is random_get(buf, buf_len) -> errno. The bytes are the same for
