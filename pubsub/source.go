@@ -20,7 +20,8 @@ const (
 )
 
 // The waits between attempts to connect: they start at minBackoff, double up
-// to maxBackoff, and vary by half at random.
+// to maxBackoff, and vary by half at random. They start again after a
+// connection on which all subscriptions were answered.
 const (
 	minBackoff = 50 * time.Millisecond
 	maxBackoff = 1500 * time.Millisecond
@@ -201,8 +202,7 @@ func (s *Source) control(ctx, bound context.Context, q *queue) error {
 	s.ledger.reset()
 	failFast := s.options.FailFast
 	for {
-		begin := time.Now()
-		c := &connection{source: s, queue: q, begin: begin, failFast: failFast}
+		c := &connection{source: s, queue: q, begin: time.Now(), failFast: failFast}
 		err := c.run(ctx, bound)
 		s.ledger.disconnect(c.lastAlive(time.Now()), cmp.Or(err, context.Cause(ctx)))
 		if ctx.Err() != nil {
@@ -217,8 +217,8 @@ func (s *Source) control(ctx, bound context.Context, q *queue) error {
 			}
 			return unreachable(s.rdb, err)
 		}
-		if time.Since(begin) > maxBackoff {
-			wait.Reset() // it did work for a while
+		if c.restored.Load() {
+			wait.Reset() // it did work; what remains is minBackoff
 		}
 		pause := wait.NextBackOff()
 		if suppressed, ok := s.retries.Allow(); ok {

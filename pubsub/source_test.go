@@ -196,6 +196,28 @@ func TestSourceReconnectsAfterClientKill(t *testing.T) {
 	}
 }
 
+// Waits grow only while connecting fails: a connection that is cut again and
+// again is made again at once.
+func TestSourceReconnectsAtOnce(t *testing.T) {
+	const kills = 12 // with growing waits, some 12 s
+	server := redistest.Start(t)
+	s, r, _ := start(t, client(t, server.Addr), SourceOptions{}, []string{"a"}, nil)
+	ready(t, s)
+	var took time.Duration
+	for i := 1; i <= kills; i++ {
+		begin := time.Now()
+		if got := server.Do("CLIENT", "KILL", "TYPE", "pubsub"); got != "1" {
+			t.Fatalf("CLIENT KILL: got %s, want 1", got)
+		}
+		eventually(t, "the gap", func() bool { return len(r.got()) == i })
+		ready(t, s)
+		took += time.Since(begin)
+	}
+	if took > kills*maxBackoff/4 {
+		t.Errorf("%d reconnects took %v", kills, took)
+	}
+}
+
 // A peer that is silent without closing the connection is noticed within two
 // probe intervals.
 func TestSourceNoticesSilence(t *testing.T) {
