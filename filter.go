@@ -171,12 +171,13 @@ type Handler interface {
 	Gap(Gap)
 }
 
-// A Gap is a span in which pub/sub messages may have been missed.
+// A Gap is a span in which pub/sub messages may have been missed, or were
+// received and never handled because a drain ran out of time.
 type Gap struct {
-	Channels []string  // the names and globs that were not listened to
-	From     time.Time // when the connection was last known to live
-	To       time.Time // when every subscription was confirmed again
-	Reason   string    // what broke the connection
+	Channels []string  // the names and globs that were not listened to, or not handled
+	From     time.Time // when the connection was last known to live, or the oldest such message came
+	To       time.Time // when the subscriptions were confirmed again, or the source ended
+	Reason   string    // what broke the connection, or ended the drain
 }
 
 // Length returns how long the gap lasted.

@@ -249,8 +249,8 @@ func (r *demoRun) run(ctx context.Context) error {
 	r.emit(demoEvent{Event: demoStarted, Start: r.describe()})
 
 	publishing, stopPublishing := context.WithCancel(ctx)
-	if r.limit > 0 {
-		publishing, stopPublishing = context.WithTimeout(ctx, r.limit)
+	if r.limit > 0 { // a deadline would be one for the connections as well, and end publishes before it ends us
+		defer time.AfterFunc(r.limit, stopPublishing).Stop()
 	}
 	defer stopPublishing()
 	bots := newDemoBots(rdb, r.rules.Registry, rand.NewPCG(rand.Uint64(), rand.Uint64()), known, r.emit)

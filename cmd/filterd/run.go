@@ -26,7 +26,7 @@ func runCommand() *cli.Command {
 			&cli.BoolFlag{Name: "once", Usage: "give up, with exit code 3, if Redis is unreachable at start"},
 			&cli.BoolFlag{Name: "embedded", Usage: "start a Redis of its own instead of connecting to the config file's"},
 			&cli.IntFlag{Name: "port", Usage: "`PORT` of the embedded Redis; 0 is any that is free"},
-			&cli.DurationFlag{Name: "drain", Value: 5 * time.Second, Usage: "how long to wait at the end for what has been read, as a `DURATION`"},
+			&cli.DurationFlag{Name: "drain", Value: 5 * time.Second, Usage: "how long the end may take: half of the `DURATION` for what Redis has sent, half for callbacks and the log"},
 			logLevelFlag(),
 			outputFlag(),
 		},
@@ -80,7 +80,7 @@ func runRules(c *cli.Context) error {
 	eng, err := loaded.Engine(engine.Config{
 		Sink:         pubsub.NewSink(rdb),
 		Logger:       logger,
-		DrainTimeout: c.Duration("drain"),
+		DrainTimeout: c.Duration("drain") / 2, // after the source's half
 	})
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func runRules(c *cli.Context) error {
 			names, globs := loaded.Table.Subscriptions()
 			logger.Info("ready", "channels", names, "patterns", globs)
 		},
-		DrainTimeout: c.Duration("drain"),
+		DrainTimeout: c.Duration("drain") / 2,
 	})
 	logger.Info("starting", "version", version(), "config", loaded.Path, "rules", len(loaded.Rules))
 	err = eng.Run(ctx, source)
