@@ -1,8 +1,14 @@
 package wasmfilter
 
 import (
+	"context"
+	"encoding/hex"
 	"fmt"
+	"io/fs"
 	"os"
+	"path"
+	"path/filepath"
+	"strings"
 
 	"github.com/tetratelabs/wazero"
 )
@@ -32,4 +38,36 @@ func openCache(dir string) (wazero.CompilationCache, error) {
 		return nil, fmt.Errorf("compilation cache: %w", err)
 	}
 	return cache, nil
+}
+
+// compile compiles a module. A file of the cache that is damaged must not keep
+// a program from starting: the cache is emptied then.
+func (r *Runtime) compile(ctx context.Context, binary []byte) (wazero.CompiledModule, error) {
+	compiled, err := r.wazero.CompileModule(ctx, binary)
+	if err == nil || r.cache == nil || !strings.Contains(err.Error(), "compilationcache:") {
+		return compiled, err
+	}
+	r.config.Logger.Warn("the compilation cache is damaged and is emptied", "dir", r.config.CacheDir, "error", err)
+	if err := emptyCache(r.config.CacheDir); err != nil {
+		return nil, fmt.Errorf("compilation cache: %w", err)
+	}
+	return r.wazero.CompileModule(ctx, binary)
+}
+
+// emptyCache removes compiled modules: files that wazero has named by a hash,
+// in a folder of its version.
+func emptyCache(dir string) error {
+	files, err := fs.Glob(os.DirFS(dir), "wazero-*/"+strings.Repeat("?", 64))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if _, err := hex.DecodeString(path.Base(file)); err != nil {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, filepath.FromSlash(file))); err != nil && !os.IsNotExist(err) {
+			return err
+		}
+	}
+	return nil
 }

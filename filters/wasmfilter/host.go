@@ -284,14 +284,14 @@ func plainText(f filterd.Field) (text []byte, plain bool) {
 
 // nowNS is filterd.now_ns() -> i64.
 func (i *instance) nowNS(stack []uint64) {
-	m := i.message("now_ns")
+	m, w := i.message("now_ns"), i.about("now_ns")
 	switch {
 	case !m.Received.IsZero():
-		i.now = m.Received.UnixNano()
-	case i.nowAt != i.epoch: // nobody read it: it is received now
-		i.now, i.nowAt = time.Now().UnixNano(), i.epoch
+		w.now = m.Received.UnixNano()
+	case w.now == 0: // nobody read it: it is received now
+		w.now = time.Now().UnixNano()
 	}
-	stack[0] = uint64(i.now)
+	stack[0] = uint64(w.now)
 }
 
 // key returns the key of a KV function.
@@ -314,10 +314,18 @@ func (i *instance) kvCall(function string, call func(ctx context.Context) error)
 		defer cancel()
 	}
 	if err := call(ctx); err != nil {
-		f := i.module.fault(FaultHost, "%s: %s", function, escape(err.Error()))
-		f.Err = err
-		panic(f)
+		i.hostFailed(function, err)
 	}
+}
+
+// hostFailed ends the call that a host function failed in.
+func (i *instance) hostFailed(function string, err error) {
+	if ended := i.ctx.Err(); ended != nil { // which is why, and nobody's fault
+		panic(interrupted{ended})
+	}
+	f := i.module.fault(FaultHost, "%s: %s", function, escape(err.Error()))
+	f.Err = err
+	panic(f)
 }
 
 // kvGet is filterd.kv_get(k, klen, ptr, cap) -> i32: the value's full length,

@@ -105,9 +105,7 @@ func (m *Module) buildOwn(ctx context.Context) error {
 		}
 		wrapped := hostFunction{f.Name, f.Params, f.Results, func(i *instance, stack []uint64) {
 			if err := f.Call(i.ctx, Guest{i}, stack); err != nil {
-				fault := i.module.fault(FaultHost, "%s: %s", f.Name, escape(err.Error()))
-				fault.Err = err
-				panic(fault)
+				i.hostFailed(f.Name, err)
 			}
 		}}
 		builders[module].NewFunctionBuilder().WithGoFunction(wrapped.function(), f.Params, f.Results).Export(f.Name)

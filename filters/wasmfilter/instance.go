@@ -56,8 +56,6 @@ type instance struct {
 	// again costs no more than one that asks once.
 	fields  []cachedField
 	epoch   uint64 // of the current message
-	now     int64
-	nowAt   uint64 // epoch that now belongs to
 	scratch []byte
 
 	table     []byte // of a batch
@@ -89,6 +87,7 @@ type work struct {
 	emitted  []filterd.Delivery
 	bytes    int // emitted
 	text     string
+	now      int64 // 0: not asked for
 }
 
 type cachedField struct {

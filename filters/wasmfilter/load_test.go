@@ -189,3 +189,29 @@ func TestCache(t *testing.T) {
 	}
 	refused("compilation cache")
 }
+
+func TestDamagedCache(t *testing.T) {
+	dir := t.TempDir()
+	code := readGuest(t, "decide.wasm")
+	load(t, newRuntime(t, wasmfilter.RuntimeConfig{CacheDir: dir}), wasmfilter.ModuleConfig{Code: code})
+	files, err := filepath.Glob(filepath.Join(dir, "wazero-*", "*"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	whole, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{20, 500, len(whole) - 1} {
+		if err := os.WriteFile(files[0], whole[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m := load(t, newRuntime(t, wasmfilter.RuntimeConfig{CacheDir: dir}), wasmfilter.ModuleConfig{Code: code})
+		if result := run(t, m, string(trade))[0]; !result.Keep {
+			t.Error(result)
+		}
+		if again, err := os.ReadFile(files[0]); err != nil || len(again) != len(whole) {
+			t.Error(len(again), err)
+		}
+	}
+}

@@ -234,7 +234,7 @@ func (m *Module) compile(ctx context.Context, code []byte, limits metering.Limit
 		return err
 	}
 	m.hasStart, m.initializes, m.configures = metered.HasStart, info.Exported(exportInitialize), info.Exported(exportConfigure)
-	if m.compiled, err = m.runtime.wazero.CompileModule(ctx, metered.Binary); err != nil {
+	if m.compiled, err = m.runtime.compile(ctx, metered.Binary); err != nil {
 		return fmt.Errorf("compile: %s", escape(err.Error()))
 	}
 	m.imports = len(info.Imports) // all of them are functions

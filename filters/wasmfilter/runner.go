@@ -258,7 +258,7 @@ func (i *instance) conclude(w *work, verdict int32, result *filterd.StageResult)
 	if err != nil {
 		*result = filterd.StageResult{Err: err}
 	}
-	if w.replaced || w.emitted != nil || w.text != "" {
+	if w.replaced || w.emitted != nil || w.text != "" || w.now != 0 {
 		*w = work{}
 	}
 	return err

@@ -65,8 +65,9 @@ func NewRuntime(ctx context.Context, config RuntimeConfig) (*Runtime, error) {
 	// The features are those that the meter knows. A module's memory is
 	// limited by the meter, which lowers its maximum; the runtime's limit is
 	// the format's. No WithCloseOnContextDone: fuel is the bound, and that
-	// would make a call forty times as slow.
-	options := wazero.NewRuntimeConfigCompiler().WithCoreFeatures(api.CoreFeaturesV2).WithDebugInfoEnabled(false)
+	// would make a call forty times as slow. This is the compiler wherever
+	// wazero has one.
+	options := wazero.NewRuntimeConfig().WithCoreFeatures(api.CoreFeaturesV2).WithDebugInfoEnabled(false)
 	if config.CacheDir != "" {
 		cache, err := openCache(config.CacheDir)
 		if err != nil {
