@@ -53,10 +53,10 @@ func hostile() map[string][]byte {
 	add("loop of nops", func(a *asm) { a.run(nil, endless(repeat([]byte{1}, 100_000))) })
 	add("nested loops", func(a *asm) { a.run(nil, endless(endless(endless(nil)))) })
 	add("loop with a huge body", func(a *asm) {
-		a.run(ops(1, 1, i32), endless(repeat(ops(0x20, 0, 0x41, 3, 0x6c, 0x41, 1, 0x6a, 0x21, 0), 50_000)))
+		a.run(ops(1, 1, i32), endless(repeat(ops(0x20, 0, 0x41, 3, 0x6c, 0x41, 1, 0x6a, 0x21, 0), 40_000)))
 	})
 	add("loop with a huge body that is mostly skipped", func(a *asm) {
-		a.run(ops(1, 1, i32), endless(repeat(ops(0x20, 0, 0x04, void, 0x20, 0, 0x41, 1, 0x6a, 0x21, 0, 0x0b), 20_000)))
+		a.run(ops(1, 1, i32), endless(repeat(ops(0x20, 0, 0x04, void, 0x20, 0, 0x41, 1, 0x6a, 0x21, 0, 0x0b), 4_000)))
 	})
 	add("loop of divisions", func(a *asm) {
 		a.run(ops(1, 1, i64), endless(repeat(ops(i64c(1<<62), 0x20, 0, i64c(3), 0x84, 0x80, 0x21, 0), 1000)))

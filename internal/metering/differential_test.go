@@ -95,6 +95,7 @@ func TestToolchainModules(t *testing.T) {
 func lax(text string) bool {
 	for _, known := range []string{
 		"is out of order or there twice",
+		"vector instruction", // the byte behind 0xfd is enough
 	} {
 		if strings.Contains(text, known) {
 			return true

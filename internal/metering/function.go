@@ -100,10 +100,12 @@ func (s *scanner) scan(number int) (code int) {
 // follows every local through every place where ways meet, and from there on
 // for every use; it reloads every mutable global behind a call (and behind
 // every check of the fuel, which is one); it moves what blocks and calls hand
-// over; and it is quadratic in the depth of loops and the size of a br_table.
+// over; and it is quadratic in the number of basic blocks, the depth of loops
+// and the size of a br_table.
 func (s *scanner) complexity() int {
+	blocks := len(s.segments) + s.merges
 	return perFunction + s.instructions/4 + s.values + (s.merges+s.reached/128)*min(s.accesses, s.locals) + s.walked/64 +
-		(s.calls+len(s.loops))*(s.m.mutableGlobals+2)/4
+		blocks*blocks/512 + (s.calls+len(s.loops))*(s.m.mutableGlobals+2)/4
 }
 
 // perFunction is the complexity of an empty function.

@@ -4,7 +4,9 @@ import (
 	"context"
 	varint "encoding/binary"
 	"errors"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -82,8 +84,8 @@ func withoutNames(binary []byte) []byte {
 func seeds() [][]byte {
 	all := [][]byte{loopModule(), fibModule(), bytesModule(), everything()}
 	for _, modules := range []map[string][]byte{hostile(), recursions()} {
-		for _, binary := range modules {
-			if len(binary) < 4096 {
+		for _, name := range slices.Sorted(maps.Keys(modules)) {
+			if binary := modules[name]; len(binary) < 4096 {
 				all = append(all, binary)
 			}
 		}

@@ -100,6 +100,8 @@ func TestCompileBombs(t *testing.T) {
 		{"ifs x locals", module(func(a *asm) {
 			a.run(locals(50), cat(repeat(ops(0x20, 0, 0x04, void, 0x0b), 50_000), set(50)))
 		}), "complexity"},
+		{"many basic blocks", module(func(a *asm) { a.run(locals(1), repeat(ops(0x20, 0, 0x04, void, 0x0b), 20_000)) }), "complexity"},
+		{"fewer basic blocks", module(func(a *asm) { a.run(locals(1), repeat(ops(0x20, 0, 0x04, void, 0x0b), 5_000)) }), ""},
 		{"calls x mutable globals", module(func(a *asm) {
 			for range 1000 {
 				a.global(i32, true, i32c(0))
