@@ -197,6 +197,8 @@ func TestBatchFaults(t *testing.T) {
 		}},
 		{"wrong result", []string{"1", "w", "1"}, []string{"keep", `error: module "test": filterd_process_batch returned 3, want 0`, "keep"}},
 		{"nothing selected", []string{"S", "1"}, []string{`error: module "test": replace: no message of the batch is selected (in filterd_process_batch)`, "keep"}},
+		{"not in order", []string{"D", "1", "u", "2a", "2b"}, []string{trapped, "keep", trapped, `keep "a"`, `keep "b"`}},
+		{"not in order, twice", []string{"D", "D", "u", "2a", "2b"}, []string{trapped, trapped, again, `keep "a"`, `keep "b"`}},
 		{"a trap after all verdicts", []string{"T", "2a", "mout\nx"}, []string{"keep", `keep "a"`, `keep +out "x"`}},
 		{"what the culprit emitted is void", []string{"mout\n1", "U", "mout\n2"}, []string{`keep +out "1"`, trapped, `keep +out "2"`}},
 		{"verdicts that make no sense", []string{"x", "r", "1"}, []string{
@@ -629,6 +631,7 @@ func TestGoGuest(t *testing.T) {
 		{"exit", `error: module "test": exited with code 3`},
 		{"print hello", "drop"},
 		{"file", "drop"},
+		{"sleep", "drop"},
 		{string(trade), "keep"},
 		{strings.Repeat("B", 1<<20), "drop"},
 	} {

@@ -166,7 +166,9 @@ static i32 handle(const u8 *p, u32 n, const cell *cells) {
 EXPORT(filterd_process) i32 filterd_process(u32 n) { return handle(buffer, n, 0); }
 
 EXPORT(filterd_process_batch) i32 filterd_process_batch(u32 n) {
-	for (u32 i = 0; i < n; i++) {
+	u32 backwards = buffer[((entry *)buffer)->payload] == 'D';
+	for (u32 k = 0; k < n; k++) {
+		u32 i = backwards ? n - 1 - k : k;
 		entry *e = (entry *)buffer + i;
 		const u8 *p = buffer + e->payload;
 		// What one message says about the batch.

@@ -5,7 +5,9 @@ package main
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"os"
+	"time"
 	"unsafe"
 )
 
@@ -45,7 +47,16 @@ func filterdProcess(n uint32) int32 {
 		if _, err := os.ReadFile("/etc/passwd"); err == nil {
 			return 17
 		}
+		if n, err := os.Stdin.Read(buffer); n != 0 || err != io.EOF {
+			return 17
+		}
 		if len(os.Args) > 1 || len(os.Environ()) > 0 {
+			return 17
+		}
+	case bytes.HasPrefix(payload, []byte("sleep")):
+		begin := time.Now()
+		time.Sleep(50 * time.Millisecond)
+		if time.Since(begin) < 50*time.Millisecond {
 			return 17
 		}
 	}
