@@ -1,12 +1,8 @@
 package engine
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"strconv"
-	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -70,7 +66,7 @@ func deadLetter(m *filterd.Message, rule string, failure error) []byte {
 		panic(err) // strings, bytes and a time marshal
 	}
 	event := filterd.Event{
-		ID:              nextID(),
+		ID:              filterd.NewID(d.Time),
 		Source:          "filterd",
 		Type:            DeadLetterType,
 		DataContentType: "application/json",
@@ -79,11 +75,3 @@ func deadLetter(m *filterd.Message, rule string, failure error) []byte {
 	}
 	return event.AppendJSON(nil)
 }
-
-// Event IDs are unique per process by a random prefix and a counter.
-var (
-	idPrefix  = func() string { var b [8]byte; _, _ = rand.Read(b[:]); return hex.EncodeToString(b[:]) }()
-	idCounter atomic.Uint64
-)
-
-func nextID() string { return idPrefix + "-" + strconv.FormatUint(idCounter.Add(1), 10) }

@@ -181,7 +181,7 @@ func (p *Publisher) encode(out Outgoing, envelope filterd.Envelope) ([]byte, err
 		}
 		event.Data = data
 	}
-	event.ID = cmp.Or(event.ID, newID(time.Now()))
+	event.ID = cmp.Or(event.ID, filterd.NewID(time.Now()))
 	event.Source = cmp.Or(event.Source, p.source)
 	event.Type = cmp.Or(event.Type, p.kind(out.Channel))
 	if event.Time.IsZero() {

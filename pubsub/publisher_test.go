@@ -272,10 +272,3 @@ func TestPublishWithoutServer(t *testing.T) {
 		t.Errorf("got %d receivers", receivers)
 	}
 }
-
-func TestNewIDSortsByTime(t *testing.T) {
-	now := time.Now()
-	if a, b := newID(now), newID(now.Add(time.Millisecond)); a >= b {
-		t.Errorf("%s is not before %s", a, b)
-	}
-}

@@ -1,4 +1,4 @@
-package pubsub
+package filterd
 
 import (
 	"crypto/rand"
@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// newID returns a UUID of version 7 (RFC 9562): milliseconds since 1970, then
-// 74 random bits, so that IDs sort by time.
-func newID(now time.Time) string {
+// NewID returns an ID for an event: a UUID of version 7 (RFC 9562), milliseconds
+// since 1970, then 74 random bits, so that IDs sort by time.
+func NewID(now time.Time) string {
 	var id [16]byte
 	binary.BigEndian.PutUint64(id[:8], uint64(now.UnixMilli())<<16)
 	_, _ = rand.Read(id[6:]) // never fails
