@@ -2,7 +2,9 @@ package metering_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"sort"
 	"testing"
 	"time"
 
@@ -231,6 +233,42 @@ func TestFuelIsExact(t *testing.T) {
 		}
 		if got := h.used(m); got != c.want {
 			t.Errorf("%s: used %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// TestOverrunIsBounded returns through as many functions as the stack takes,
+// each of which has as much left to do as it can without passing a check.
+func TestOverrunIsBounded(t *testing.T) {
+	for _, pieces := range []int{0, 10, 100, 1000, 5000} {
+		a := newAsm()
+		tail := repeat(ops(0x20, 0, 0x04, void, 0x20, 0, 0x20, 0, 0x20, 0, 0x6a, 0x6a, 0x1a, 0x0b), pieces)
+		a.export("run", 0, a.fn(a.sig([]byte{i32}, nil), nil, cat(
+			ops(0x20, 0, 0x04, void, 0x20, 0, 0x41, 1, 0x6b), call(0), byte(0x0b), tail,
+		)))
+		h := newHost(t)
+		m := h.instantiate(t, instrument(t, a.bytes()))
+		depth := uint64(1) // the deepest that there is
+		for _, err := h.call(m, "run", 1<<40, depth); err == nil; _, err = h.call(m, "run", 1<<40, depth) {
+			depth += depth/50 + 1
+		}
+		depth -= depth/50 + 1
+		m = h.instantiate(t, instrument(t, a.bytes()))
+		if _, err := h.call(m, "run", 1<<40, depth); err != nil {
+			t.Fatal(err)
+		}
+		used := h.used(m)
+		// The least budget that lets it return.
+		least := sort.Search(int(used), func(budget int) bool {
+			m := h.instantiate(t, instrument(t, a.bytes()))
+			defer func() { _ = m.Close(context.Background()) }()
+			_, err := h.call(m, "run", int64(budget), depth)
+			return err == nil
+		})
+		over := used - int64(least)
+		t.Logf("%d deep: %d units, %d of them over the budget", depth, used, over)
+		if over > 3_000_000 {
+			t.Errorf("%d units over the budget", over)
 		}
 	}
 }

@@ -19,7 +19,8 @@ const (
 
 	// ExportFuel is a mutable i64 global: the fuel that is left of what the
 	// host granted. The host may read and write it between calls and within
-	// host functions.
+	// host functions. It can be below zero when a call returns: not every
+	// charge is followed by a check, see the package's documentation.
 	ExportFuel = exportPrefix + "fuel"
 
 	// ExportHeight is a mutable i64 global: the bytes of stack that are left.
