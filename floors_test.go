@@ -21,7 +21,7 @@ var floors = map[string]struct{ own, foreign []string }{
 	"":                      {own: []string{"internal/projection"}, foreign: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 	"channels":              {own: []string{""}},
 	"filters/exprfilter":    {own: []string{""}, foreign: []string{"github.com/expr-lang/expr"}},
-	"filters/wasmfilter":    {own: []string{"", "internal/metering", "internal/lograte"}, foreign: []string{"github.com/tetratelabs/wazero", "github.com/sony/gobreaker/v2"}},
+	"filters/wasmfilter":    {own: []string{"", "internal/metering", "internal/lograte"}, foreign: []string{"github.com/tetratelabs/wazero"}},
 	"guest":                 {},
 	"wasm-examples":         {},
 	"wasm-examples/*":       {own: []string{"guest"}},
