@@ -147,7 +147,7 @@ func TestBreakerTimes(t *testing.T) {
 				t.Error(pause, b.state())
 			}
 			allowed(false, false)
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			if b.state() != BreakerHalfOpen {
 				t.Error(pause, b.state())
 			}

@@ -268,12 +268,12 @@ func (m *Module) first(ctx context.Context) error {
 	if err := m.buildOwn(ctx); err != nil {
 		return err
 	}
-	i, err := m.pool.get(ctx) // the permission to make one
-	if err != nil {
+	if _, err := m.pool.get(ctx); err != nil { // the permission to make one
 		return err
 	}
 	begin := time.Now()
-	if i, err = m.start(ctx); err != nil {
+	i, err := m.start(ctx)
+	if err != nil {
 		m.pool.put(nil)
 		return err
 	}
