@@ -109,9 +109,7 @@ func (p *Processor) Process(m *filterd.Message) (Result, error) {
 // p.results by the batch.
 func (p *Processor) process(route *route, batch []*filterd.Message) {
 	b := p.bind(route.program)
-	p.results = slices.Grow(p.results[:0], len(batch))[:len(batch)]
-	p.outputs, p.outcomes = p.outputs[:0], p.outcomes[:0]
-	clear(p.results)
+	p.begin(len(batch))
 	p.valid, p.index = p.valid[:0], p.index[:0]
 	for i, m := range batch {
 		if err := p.table.registry.Check(m); err != nil {
@@ -126,19 +124,30 @@ func (p *Processor) process(route *route, batch []*filterd.Message) {
 	for i := range batch {
 		outcomes, outputs := len(p.outcomes), len(p.outputs)
 		result := &p.results[i]
-		if result.Invalid != nil {
-			if route.primary {
-				p.reject(result, batch[i])
-			}
+		if result.Invalid != nil && route.primary {
+			p.reject(result, batch[i])
 		}
 		for len(verdicts) > 0 && p.index[verdicts[0].Message] == i {
 			v := verdicts[0]
 			verdicts = verdicts[1:]
 			p.apply(b, v.Rule, batch[i], result, v.Err)
 		}
-		result.Outcomes = p.outcomes[outcomes:len(p.outcomes):len(p.outcomes)]
-		result.Outputs = p.outputs[outputs:len(p.outputs):len(p.outputs)]
+		result.take(p, outcomes, outputs)
 	}
+}
+
+// begin forgets the last batch and makes room for the results of the next.
+func (p *Processor) begin(messages int) {
+	p.results = slices.Grow(p.results[:0], messages)[:messages]
+	p.outputs, p.outcomes = p.outputs[:0], p.outcomes[:0]
+	clear(p.results)
+}
+
+// take makes what p has added since it had that many outcomes and outputs the
+// result of one message.
+func (r *Result) take(p *Processor, outcomes, outputs int) {
+	r.Outcomes = p.outcomes[outcomes:len(p.outcomes):len(p.outcomes)]
+	r.Outputs = p.outputs[outputs:len(p.outputs):len(p.outputs)]
 }
 
 func (p *Processor) bind(program *program) *boundProgram {
@@ -233,15 +242,12 @@ func (p *Processor) runStage(b *boundProgram, at int, batch []*filterd.Message) 
 // condition, which was asked elsewhere.
 func (p *Processor) finishStage(b *boundProgram, at int, batch []*filterd.Message) {
 	staged := p.runStage(b, at, batch)
-	p.results = slices.Grow(p.results[:0], len(batch))[:len(batch)]
-	p.outputs, p.outcomes = p.outputs[:0], p.outcomes[:0]
-	clear(p.results)
+	p.begin(len(batch))
 	for i, m := range batch {
 		outcomes, outputs := len(p.outcomes), len(p.outputs)
 		err := p.settle(b, at, m, &p.results[i], &staged[i], nil)
 		p.outcomes = append(p.outcomes, Outcome{Rule: b.rules[at].Name, Dropped: dropped(&staged[i]), Err: err, number: b.rules[at].number})
-		p.results[i].Outcomes = p.outcomes[outcomes:len(p.outcomes):len(p.outcomes)]
-		p.results[i].Outputs = p.outputs[outputs:len(p.outputs):len(p.outputs)]
+		p.results[i].take(p, outcomes, outputs)
 	}
 }
 
