@@ -23,7 +23,7 @@ type Config struct {
 	// Table holds the rules. Required.
 	Table *Table
 	// Sink takes what goes to channels. Required if a rule has such a
-	// target, a dead letter channel among them.
+	// target, a dead letter channel among them, or a Stage, which may emit.
 	Sink filterd.Sink
 	// Logger is told of errors, gaps and reloads, and takes what rules send
 	// to the log. Errors that repeat are logged every ten seconds, with their
@@ -171,7 +171,7 @@ func (t *Table) needsSink() bool {
 				return true
 			}
 		}
-		if r.DeadLetter != "" {
+		if r.DeadLetter != "" || r.Stage != nil { // which may emit
 			return true
 		}
 	}

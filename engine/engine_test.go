@@ -169,8 +169,13 @@ func TestProcessErrors(t *testing.T) {
 	if err := e.Reload(t.Context(), table(t, engine.Rule{Name: "r", From: []string{"in"}, To: logTo(slog.LevelInfo)})); err != engine.ErrClosed {
 		t.Errorf("closed: %v", err)
 	}
-	if _, err := engine.New(engine.Config{Table: table(t, engine.Rule{Name: "r", From: []string{"in"}, To: to("out")})}); err == nil || err.Error() != "an engine whose rules send to channels needs a sink" {
-		t.Errorf("no sink: %v", err)
+	for _, r := range []engine.Rule{
+		{Name: "r", From: []string{"in"}, To: to("out")},
+		{Name: "r", From: []string{"in"}, To: logTo(slog.LevelInfo), Stage: &scripted{}}, // which may emit
+	} {
+		if _, err := engine.New(engine.Config{Table: table(t, r)}); err == nil || err.Error() != "an engine whose rules send to channels needs a sink" {
+			t.Errorf("no sink: %v", err)
+		}
 	}
 }
 
