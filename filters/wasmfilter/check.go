@@ -100,11 +100,16 @@ func (m *Module) checkImports(info *metering.Info) (errs []error) {
 			errs = append(errs, fmt.Errorf("unknown import %s %s%s", name, got.Signature, hint(got)))
 		case !equal(got.Signature, want):
 			errs = append(errs, fmt.Errorf("import %s has the type %s, want %s", name, got.Signature, want))
-		case got.Module == hostModule && strings.HasPrefix(got.Name, "kv_") && m.kv == nil && !m.memoryKV:
+		case needsKV(got) && m.kv == nil && !m.memoryKV:
 			errs = append(errs, fmt.Errorf("import %s: the module is given no kv", name))
 		}
 	}
 	return errs
+}
+
+// needsKV reports whether an import is of no use without a KV.
+func needsKV(i metering.Import) bool {
+	return i.Module == hostModule && strings.HasPrefix(i.Name, "kv_")
 }
 
 // importable returns the type of what a guest may import.

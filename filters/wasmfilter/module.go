@@ -193,7 +193,7 @@ func (r *Runtime) load(ctx context.Context, c ModuleConfig) (_ *Module, err erro
 		recycleCalls:  cmp.Or(c.RecycleCalls, DefaultRecycleCalls),
 		recycleMemory: cmp.Or(c.RecycleMemory, memory/4*3),
 	}
-	m.info = Info{Name: c.Name, SHA256: hash, Size: len(c.Code)}
+	m.info = Info{Name: c.Name, SHA256: hash, Size: len(c.Code), Fuel: m.fuel, StartFuelLimit: m.startFuel}
 	m.pool.limit = r.config.Workers
 	if m.configGiven {
 		m.config = bytes.Clone(c.Config)
@@ -240,27 +240,8 @@ func (m *Module) compile(ctx context.Context, code []byte, limits metering.Limit
 	m.imports = len(info.Imports) // all of them are functions
 	m.info.CompileTime = time.Since(begin)
 	m.info.Metered = len(metered.Binary)
-	m.describe(info)
+	m.describe(info, limits)
 	return nil
-}
-
-// describe fills in what the code says of itself.
-func (m *Module) describe(info *metering.Info) {
-	m.info.Functions = info.Functions
-	m.info.Batch = info.Exported(exportBatch)
-	for _, i := range info.Imports {
-		m.info.Imports = append(m.info.Imports, escape(fmt.Sprintf("%s.%s %s", i.Module, i.Name, i.Signature)))
-	}
-	for _, e := range info.Exports {
-		if e.Kind == "function" {
-			m.info.Exports = append(m.info.Exports, escape(fmt.Sprintf("%s %s", e.Name, e.Signature)))
-		}
-	}
-	for _, c := range info.Custom {
-		for _, p := range c.Producers {
-			m.info.Producers = append(m.info.Producers, escape(strings.TrimSpace(p.Name+" "+p.Version)))
-		}
-	}
 }
 
 // first starts the first instance, which fixes the fields.

@@ -1,12 +1,6 @@
 package wasmfilter
 
-import (
-	"fmt"
-	"maps"
-	"time"
-
-	"github.com/filterd/filterd"
-)
+import "maps"
 
 // Stats says what a module has done so far. The counters are those of all
 // modules of its name that the runtime has had while there was always one. The
@@ -24,26 +18,6 @@ type Stats struct {
 	Breaker   BreakerState
 	KVKeys    int // in memory
 	KVBytes   int
-}
-
-// Info describes a module, for those who look at one before they use it.
-type Info struct {
-	Name   string
-	SHA256 string // of the code, in hexadecimal
-	Size   int    // of the code, in bytes
-	// Metered is the size with meters for fuel and stack, in bytes.
-	Metered   int
-	Functions int
-	// Imports and Exports are functions with their types.
-	Imports, Exports []string
-	Producers        []string // toolchains, as they name themselves
-	Batch            bool     // exports filterd_process_batch
-	Fields           []filterd.Path
-	CompileTime      time.Duration
-	// Of the first instance, before its first message:
-	StartTime time.Duration
-	StartFuel uint64
-	Memory    int // in bytes
 }
 
 // counters count what instances do. They have no lock of their own.
@@ -89,11 +63,4 @@ func (m *Module) Stats() Stats {
 		s.KVKeys, s.KVBytes = m.shared.kv.size()
 	}
 	return s
-}
-
-// Info returns the module's description. The caller must not modify it.
-func (m *Module) Info() *Info { return &m.info }
-
-func (i *Info) String() string {
-	return fmt.Sprintf("%s (sha256 %s, %d bytes)", i.Name, i.SHA256, i.Size)
 }
