@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/internal/redistest"
@@ -92,4 +93,14 @@ func TestCluster(t *testing.T) {
 		}
 	}
 	c.want(t, want...)
+
+	// Keys are on all masters.
+	kv := NewKV(rdb, "m")
+	for i := range 20 {
+		for want := range 2 {
+			if got := try(kv.Incr(t.Context(), fmt.Append(nil, i), 1, time.Hour)); got != fmt.Sprint(want+1) {
+				t.Errorf("key %d: got %s, want %d", i, got, want+1)
+			}
+		}
+	}
 }
