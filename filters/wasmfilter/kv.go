@@ -12,8 +12,8 @@ import (
 
 // A KV keeps values for a module, between messages and instances. It is safe
 // for concurrent use. Keys and values belong to the caller: a KV copies what
-// it keeps. The context has a deadline. An error is a fault of the guest's
-// call.
+// it keeps. Keys have at most 1 KiB. The context of a KV that isn't in memory
+// ends after 100 ms. An error is a fault of the guest's call.
 type KV interface {
 	// Get appends the value of a key to b.
 	Get(ctx context.Context, key, b []byte) (value []byte, found bool, err error)
@@ -23,7 +23,7 @@ type KV interface {
 	// Incr adds delta to the decimal number that is a key's value, 0 for a
 	// missing one, and returns the sum. The key expires after ttl, 0 being
 	// never, if it was missing; otherwise its time stays. A value that is no
-	// number, and a sum beyond 64 bits, are errors.
+	// number, a sum beyond 64 bits, and no room for the key, are errors.
 	Incr(ctx context.Context, key []byte, delta int64, ttl time.Duration) (int64, error)
 }
 
@@ -118,7 +118,7 @@ func (s *memoryKV) Incr(_ context.Context, key []byte, delta int64, ttl time.Dur
 	sum := delta
 	if e != nil {
 		value, err := strconv.ParseInt(string(e.value), 10, 64)
-		if err != nil {
+		if err != nil || strconv.FormatInt(value, 10) != string(e.value) { // no 01 and no +1, as in Redis
 			return 0, fmt.Errorf("the value of %q is no whole number", escape(key))
 		}
 		if sum = value + delta; (sum > value) != (delta > 0) && delta != 0 {

@@ -56,6 +56,11 @@ func TestMemoryKV(t *testing.T) {
 		incr("b", -1, 0, `the value of "b" would go beyond 64 bits`)
 		set("b", "x", time.Second, true) // a new one
 		incr("b", 1, 0, `the value of "b" is no whole number`)
+		for _, odd := range []string{"+1", "01", "-0", " 1", ""} { // which Redis does not count with either
+			set("b", odd, time.Second, true)
+			incr("b", 1, 0, `the value of "b" is no whole number`)
+		}
+		set("b", "x", time.Second, true)
 		time.Sleep(time.Second * 3 / 4)
 		get("b", "+x")
 		time.Sleep(time.Second / 4)
