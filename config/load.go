@@ -36,6 +36,7 @@ type Config struct {
 	// the file.
 	Warnings []Problem
 
+	modules []*wasmfilter.Module
 	runtime *wasmfilter.Runtime // made by Load; nil if there was no need
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 
@@ -21,20 +22,24 @@ const (
 )
 
 // Runtime makes the file's modules run in a runtime of the program's: with its
-// cache and its contracts, and with what its modules of the same names keep in
-// memory. By default a file with modules gets one of its own, with the file's
-// contracts; see [Config.Close].
+// cache, and with what its modules of the same names keep in memory. By default
+// a file with modules gets one of its own.
 func Runtime(runtime *wasmfilter.Runtime) Option {
 	return func(l *loader) { l.runtime = runtime }
 }
 
-// Close closes the runtime that Load made for the file's modules, if it did. An
-// engine that uses them must be closed before.
+// Close closes the file's modules, and the runtime that Load made for them, if
+// it did. An engine that uses them must be closed, or have another table,
+// before.
 func (c *Config) Close() error {
-	if c.runtime == nil {
-		return nil
+	var errs []error
+	for _, m := range c.modules {
+		errs = append(errs, m.Close())
 	}
-	return c.runtime.Close(context.Background())
+	if c.runtime != nil {
+		errs = append(errs, c.runtime.Close(context.Background()))
+	}
+	return errors.Join(errs...)
 }
 
 // A moduleNode is a module, and where it stands in the file.
@@ -74,7 +79,7 @@ func (l *loader) modules(key string, n *node) {
 
 // module reads what is said of one module.
 func (l *loader) module(s section, name *node) (wasmfilter.ModuleConfig, bool) {
-	var c wasmfilter.ModuleConfig
+	c := wasmfilter.ModuleConfig{Registry: l.config.Registry}
 	before := len(l.problems.list)
 	if key, n := s.get("path"); n == nil {
 		l.fail(s.key, name, "add path, the module's file", "path is missing")
@@ -126,11 +131,11 @@ func (l *loader) loadModule(s section, c wasmfilter.ModuleConfig) *wasmfilter.Mo
 	}
 	ctx := context.Background()
 	if l.runtime == nil {
-		runtime, err := wasmfilter.NewRuntime(ctx, wasmfilter.RuntimeConfig{CacheDir: cacheDir(), Registry: l.config.Registry})
+		runtime, err := wasmfilter.NewRuntime(ctx, wasmfilter.RuntimeConfig{CacheDir: cacheDir()})
 		if err != nil { // a read-only file system, for instance
 			offset, length := l.problems.text.whole(n)
 			l.warnings.add(offset, length, key, "", "compiled modules are not kept for the next start: "+err.Error())
-			runtime, err = wasmfilter.NewRuntime(ctx, wasmfilter.RuntimeConfig{Registry: l.config.Registry})
+			runtime, err = wasmfilter.NewRuntime(ctx, wasmfilter.RuntimeConfig{})
 		}
 		if err != nil {
 			l.fail(key, n, "", "%v", err)
@@ -143,6 +148,7 @@ func (l *loader) loadModule(s section, c wasmfilter.ModuleConfig) *wasmfilter.Mo
 		l.fail(key, n, "", "%v", err)
 		return nil
 	}
+	l.config.modules = append(l.config.modules, module)
 	return module
 }
 

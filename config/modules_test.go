@@ -1,6 +1,7 @@
 package config
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/filters/wasmfilter"
 )
 
 // module returns the path and the hash of an example that keeps a price if
@@ -66,6 +68,83 @@ rules:
 	}
 	if len(c.Warnings) > 0 {
 		t.Errorf("warnings: %v", c.Warnings)
+	}
+}
+
+// Modules in a runtime of the program's have their own file's contracts, and
+// end with it.
+func TestRuntime(t *testing.T) {
+	runtime, err := wasmfilter.NewRuntime(t.Context(), wasmfilter.RuntimeConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := runtime.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	path, err := filepath.Abs("../filters/wasmfilter/testdata/probe.wasm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := func(contract, problem string) (*Config, error) {
+		return parse(fmt.Sprintf(`
+channels:
+  out: {envelope: %s}
+  in: {envelope: bytes}
+modules:
+  m: {path: %s, publish: out, kv: memory}
+  unused: {path: %[2]s, kv: memory}
+rules:
+  r: {from: in, wasm: m, to: elsewhere%s}
+`, contract, path, problem), Runtime(runtime))
+	}
+	process := func(c *Config, payload string) (outputs string) {
+		t.Helper()
+		result, err := c.Table.NewProcessor().Process(&filterd.Message{Channel: "in", Payload: []byte(payload)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, output := range result.Outputs {
+			outputs += fmt.Sprintf("%s %s;", output.Channel, output.Payload)
+		}
+		return outputs
+	}
+	var loaded []*Config
+	for _, contract := range []string{"bytes", "raw"} {
+		c, err := load(contract, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		loaded = append(loaded, c)
+	}
+	for i, want := range []string{"out text;elsewhere mout\ntext;", ""} { // text is no JSON
+		if got := process(loaded[i], "mout\ntext"); got != want {
+			t.Errorf("file %d: got %q, want %q", i, got, want)
+		}
+	}
+
+	// What modules of a name keep ends with the last of them.
+	if got := process(loaded[0], "kskey=value"); got != "elsewhere 0;" {
+		t.Error(got)
+	}
+	if got := process(loaded[1], "kgkey"); got != "elsewhere value;" {
+		t.Error(got)
+	}
+	if _, err := load("raw", ", on_error: none"); err == nil {
+		t.Error("no problem")
+	}
+	for _, c := range loaded {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	c, err := load("raw", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := process(c, "kgkey"); got != "elsewhere missing;" {
+		t.Errorf("a module of a file that is closed is left: %s", got)
 	}
 }
 

@@ -153,7 +153,7 @@ func (i *instance) emit(stack []uint64) {
 	if message.Payload == nil {
 		message.Payload = []byte{}
 	}
-	if err := m.runtime.config.Registry.CheckWhole(&message); err != nil {
+	if err := m.registry.CheckWhole(&message); err != nil {
 		m.warn("emit: the message breaks its contract", "channel", slog.StringValue(escape(channel)), "error", slog.StringValue(escape(err.Error())))
 		result32(stack, emitContract)
 		return

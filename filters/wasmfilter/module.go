@@ -59,6 +59,9 @@ type ModuleConfig struct {
 	// Publish lists the channels, and globs of channels, that the module may
 	// emit to. Default: none.
 	Publish []string
+	// Registry holds the contracts that emitted messages are checked against.
+	// Default: none are declared.
+	Registry *filterd.Registry
 	// KV is "memory" for a KV in memory, which is kept for modules of this
 	// name as long as there is one. Default: none.
 	KV string
@@ -131,6 +134,7 @@ type Module struct {
 	configGiven     bool
 	exact           map[string]struct{} // channels that may be emitted to
 	globs           []*filterd.Glob
+	registry        *filterd.Registry
 	kv              KV // nil: none
 	memoryKV        bool
 	host            []HostFunction
@@ -187,6 +191,7 @@ func (r *Runtime) load(ctx context.Context, c ModuleConfig) (_ *Module, err erro
 		config:        []byte("{}"),
 		configGiven:   len(c.Config) > 0 && !bytes.Equal(bytes.TrimSpace(c.Config), []byte("{}")),
 		exact:         make(map[string]struct{}),
+		registry:      c.Registry,
 		kv:            c.Store,
 		memoryKV:      c.KV == "memory",
 		host:          c.HostFunctions,

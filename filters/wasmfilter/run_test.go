@@ -45,7 +45,7 @@ func probe(t testing.TB, r *wasmfilter.Runtime, config string) *wasmfilter.Modul
 	t.Helper()
 	return load(t, r, wasmfilter.ModuleConfig{
 		Code: readGuest(t, "probe.wasm"), KV: "memory", Fuel: 10_000_000,
-		Config: json.RawMessage(config), Publish: []string{"out", "prices", "alerts.*"},
+		Config: json.RawMessage(config), Publish: []string{"out", "prices", "alerts.*"}, Registry: registry(t),
 	})
 }
 
@@ -120,7 +120,7 @@ func withoutPointer(s string) string {
 }
 
 func TestSingle(t *testing.T) {
-	r := newRuntime(t, wasmfilter.RuntimeConfig{Registry: registry(t)})
+	r := newRuntime(t, wasmfilter.RuntimeConfig{})
 	m := probe(t, r, "[]")
 	for _, p := range probes {
 		got := withoutPointer(show(run(t, m, p.payload)[0]))
@@ -145,7 +145,7 @@ func TestSingle(t *testing.T) {
 // TestBatchAgrees holds a batch against its messages alone, whatever its
 // order.
 func TestBatchAgrees(t *testing.T) {
-	r := newRuntime(t, wasmfilter.RuntimeConfig{Registry: registry(t)})
+	r := newRuntime(t, wasmfilter.RuntimeConfig{})
 	m := probe(t, r, `["data"]`)
 	for _, p := range probes {
 		for _, batch := range [][]string{
@@ -177,7 +177,7 @@ func TestBatchAgrees(t *testing.T) {
 }
 
 func TestBatchFaults(t *testing.T) {
-	r := newRuntime(t, wasmfilter.RuntimeConfig{Registry: registry(t)})
+	r := newRuntime(t, wasmfilter.RuntimeConfig{})
 	m := probe(t, r, "[]")
 	const trapped = `error: module "test": trapped: unreachable (in handle < filterd_process_batch)`
 	const again = `error: module "test": trapped: unreachable (in handle < filterd_process)` // the last one is alone
@@ -263,7 +263,7 @@ func TestBatchSizes(t *testing.T) {
 }
 
 func TestFields(t *testing.T) {
-	r := newRuntime(t, wasmfilter.RuntimeConfig{Registry: registry(t)})
+	r := newRuntime(t, wasmfilter.RuntimeConfig{})
 	m := probe(t, r, `["data.s", "data.n", "data.b", "data.o", "data.a[1]", "data[\"a b\"]", "data.missing.x", "data.null", "event.type", "data.s", "data.e", "data"]`)
 	long := strings.Repeat("long ", 300)
 	payloads := []string{

@@ -11,7 +11,6 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 
-	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/internal/metering"
 )
 
@@ -24,9 +23,6 @@ type RuntimeConfig struct {
 	// Workers is how many instances a module has at most. Default: as many
 	// as goroutines can run at once, and at least 2.
 	Workers int
-	// Registry holds the contracts that emitted messages are checked against.
-	// Default: none are declared.
-	Registry *filterd.Registry
 	// Logger takes what modules log, and what happens to them. Default
 	// slog.Default().
 	Logger *slog.Logger
