@@ -132,6 +132,7 @@ type loader struct {
 	environment func(string) (string, bool)
 	callbacks   map[string]engine.Callback
 	runtime     *wasmfilter.Runtime
+	stores      func(redis pubsub.Options, module string) (wasmfilter.KV, error)
 
 	problems    *problems
 	warnings    *problems

@@ -12,6 +12,7 @@ import (
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/filters/wasmfilter"
 	"github.com/filterd/filterd/internal/spelling"
+	"github.com/filterd/filterd/pubsub"
 )
 
 // The most that a module may be given.
@@ -26,6 +27,13 @@ const (
 // a file with modules gets one of its own.
 func Runtime(runtime *wasmfilter.Runtime) Option {
 	return func(l *loader) { l.runtime = runtime }
+}
+
+// Stores opens the store of each module with kv: redis, given the file's section
+// redis and the module's name. By default such modules keep their values in
+// memory: a dry run does not touch what the daemon has.
+func Stores(open func(redis pubsub.Options, module string) (wasmfilter.KV, error)) Option {
+	return func(l *loader) { l.stores = open }
 }
 
 // Close closes the file's modules, and the runtime that Load made for them, if
@@ -142,6 +150,18 @@ func (l *loader) loadModule(s section, c wasmfilter.ModuleConfig) *wasmfilter.Mo
 			return nil
 		}
 		l.runtime, l.config.runtime = runtime, runtime
+	}
+	if c.KV == kvRedis {
+		c.KV = kvMemory
+		if l.stores != nil && len(l.problems.list) == 0 { // such as in the section redis
+			var err error
+			if c.Store, err = l.stores(l.config.Redis, c.Name); err != nil {
+				key, n := s.get("kv")
+				l.fail(key, n, "", "%v", err)
+				return nil
+			}
+			c.KV = ""
+		}
 	}
 	module, err := l.runtime.Load(ctx, c)
 	if err != nil {

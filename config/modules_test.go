@@ -4,14 +4,17 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/filters/wasmfilter"
+	"github.com/filterd/filterd/pubsub"
 )
 
 // module returns the path and the hash of an example that keeps a price if
@@ -148,6 +151,33 @@ rules:
 	}
 }
 
+func TestStores(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	path, _ := module(t)
+	text := "modules:\n  a: {path: " + path + ", kv: redis}\n  b: {path: " + path + ", kv: memory}\nrules:\n  r: {from: a, to: b, wasm: a}\n  s: {from: a, to: b, wasm: b}\n"
+	var asked []string
+	stores := Stores(func(redis pubsub.Options, module string) (wasmfilter.KV, error) {
+		asked = append(asked, redis.Host+" "+module)
+		return nil, errors.New("no")
+	})
+	if _, err := parse("redis: {host: h}\n"+text, stores); err == nil || !strings.Contains(err.Error(), ": modules.a.kv: no\n") {
+		t.Errorf("%v", err)
+	}
+	if _, err := parse("redis: {hots: h}\n"+text, stores); err == nil || strings.Contains(err.Error(), "modules") { // nothing to connect to
+		t.Errorf("%v", err)
+	}
+	if !slices.Equal(asked, []string{"h a"}) {
+		t.Errorf("asked for %q", asked)
+	}
+	c, err := parse(text) // in memory
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestModuleProblems(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	path, hash := module(t)
@@ -157,7 +187,7 @@ func TestModuleProblems(t *testing.T) {
 		{"{sha256: " + hash + "}", "2:3: modules.m: path is missing"},
 		{"{path: " + path + ", sha256: " + strings.Repeat("f", 64) + "}", "modules.m.sha256: the file's hash is " + hash},
 		{"{path: " + path + ", fuel: 0}", "modules.m.fuel: want a number from 1 to 1125899906842624"},
-		{"{path: " + path + ", kv: disk}", "modules.m.kv: unknown value disk: want memory"},
+		{"{path: " + path + ", kv: disk}", "modules.m.kv: unknown value disk: want memory or redis"},
 		{"{path: " + path + ", memroy: 1MiB}", "modules.m.memroy: unknown key"},
 		{"{path: filterd.yaml}", `modules.m.path: module "m": byte 0: not a WebAssembly module`},
 		{"{path: " + path + ", config: {min: many}}", `modules.m.path: module "m": `},

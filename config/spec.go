@@ -56,7 +56,7 @@ type moduleSpec struct {
 	Fuel    integer  `json:"fuel,omitempty" jsonschema:"default=100000000" jsonschema_description:"The most instructions for one message."`
 	Config  anything `json:"config,omitempty" jsonschema_description:"What the module is configured with: any value. Default: {}."`
 	Publish names    `json:"publish,omitempty" jsonschema_description:"The channels, or globs of channels, that the module may emit messages to. Default: none."`
-	KV      kv       `json:"kv,omitempty" jsonschema_description:"memory gives the module a store of its own, which a reload keeps and a restart does not."`
+	KV      kv       `json:"kv,omitempty" jsonschema_description:"Gives the module a store of its own. memory: a reload keeps it, a restart does not. redis: it is in Redis, which filterd run connects to, and every process that runs the module shares it; a dry run has one in memory instead."`
 }
 
 type ruleSpec struct {
@@ -120,6 +120,12 @@ type (
 	anything     struct{}
 )
 
+// Where modules keep values.
+const (
+	kvMemory = "memory"
+	kvRedis  = "redis"
+)
+
 // The words that some keys take.
 var (
 	redisModes    = []string{"single", "sentinel", "cluster"}
@@ -130,7 +136,7 @@ var (
 	overflows     = []string{"drop_oldest", "drop_newest"}
 	loops         = []string{"allowed"}
 	logLevels     = []string{"debug", "info", "warn", "error"}
-	kvs           = []string{"memory"}
+	kvs           = []string{kvMemory, kvRedis}
 	outcomes      = []string{"drop", "invalid", "error"}
 )
 

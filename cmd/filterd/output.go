@@ -54,8 +54,8 @@ func noArguments(c *cli.Context) error {
 
 // loadConfig loads the config file that --config names. It writes warnings to
 // standard error.
-func loadConfig(c *cli.Context) (*config.Config, error) {
-	loaded, err := config.Load(c.String("config"))
+func loadConfig(c *cli.Context, options ...config.Option) (*config.Config, error) {
+	loaded, err := config.Load(c.String("config"), options...)
 	if err != nil {
 		return nil, configError(c, err)
 	}

@@ -8,10 +8,13 @@ import (
 	"slices"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/urfave/cli/v2"
 
 	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/config"
 	"github.com/filterd/filterd/engine"
+	"github.com/filterd/filterd/filters/wasmfilter"
 	"github.com/filterd/filterd/pubsub"
 )
 
@@ -49,34 +52,54 @@ func runRules(c *cli.Context) error {
 		return usage("--port %d: want a port for --embedded", port)
 	}
 	pubsub.LogClients(logger)
-	loaded, err := loadConfig(c)
-	if err != nil {
-		return err
-	}
-	defer loaded.Close()
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
+	var embedded *broker
 	if c.Bool("embedded") {
-		b, err := startBrokerOn(ctx, c.Int("port"))
-		if err != nil {
+		if embedded, err = startBrokerOn(ctx, c.Int("port")); err != nil {
 			return err
 		}
-		defer b.Close()
-		logger.Info("embedded broker", "program", b.Name, "url", b.URL)
-		loaded.Redis = pubsub.Options{URL: filterd.Secret(b.URL)}
+		defer embedded.Close()
 		go func() { // ends with the command
 			select {
-			case <-b.Ended():
+			case <-embedded.Ended():
 				cancel(errors.New("the embedded broker has ended"))
 			case <-ctx.Done():
 			}
 		}()
 	}
-	rdb, err := loaded.Redis.Client()
+	var rdb redis.UniversalClient // of the whole command, nil before it is wanted
+	defer func() {
+		if rdb != nil {
+			_ = rdb.Close() // nothing is left to be sent
+		}
+	}()
+	client := func(options pubsub.Options) (_ redis.UniversalClient, err error) {
+		if embedded != nil {
+			options = pubsub.Options{URL: filterd.Secret(embedded.URL)}
+		}
+		if rdb == nil {
+			rdb, err = options.Client()
+		}
+		return rdb, err
+	}
+	loaded, err := loadConfig(c, config.Stores(func(options pubsub.Options, module string) (wasmfilter.KV, error) {
+		rdb, err := client(options)
+		if err != nil {
+			return nil, err
+		}
+		return pubsub.NewKV(rdb, module), nil
+	}))
 	if err != nil {
+		return err
+	}
+	defer loaded.Close()
+	if embedded != nil {
+		logger.Info("embedded broker", "program", embedded.Name, "url", embedded.URL)
+	}
+	if _, err := client(loaded.Redis); err != nil {
 		return &exitError{code: exitUsage, err: err}
 	}
-	defer rdb.Close()
 	eng, err := loaded.Engine(engine.Config{
 		Sink:         pubsub.NewSink(rdb),
 		Logger:       logger,
