@@ -50,14 +50,14 @@ func (s *KV) Get(ctx context.Context, key, b []byte) (value []byte, found bool, 
 	return append(b, kept...), true, nil
 }
 
-// Set sets a key's value. It expires after ttl, in whole milliseconds; 0 is
-// never. It reports false for a value that is too large, and where Redis has
-// reached its maxmemory.
+// Set sets a key's value. It expires after ttl, in whole milliseconds; 0 or
+// less is never. It reports false for a value that is too large, and where
+// Redis has reached its maxmemory.
 func (s *KV) Set(ctx context.Context, key, value []byte, ttl time.Duration) (stored bool, err error) {
 	if len(value) > maxKVValue {
 		return false, nil
 	}
-	err = s.rdb.Set(ctx, s.key(key), value, ttl).Err()
+	err = s.rdb.Set(ctx, s.key(key), value, max(ttl, 0)).Err()
 	switch {
 	case redis.IsOOMError(err):
 		return false, nil
@@ -69,9 +69,9 @@ func (s *KV) Set(ctx context.Context, key, value []byte, ttl time.Duration) (sto
 
 // Incr adds delta to the decimal number that is a key's value, 0 for a missing
 // one, and returns the sum. A key that was missing expires after ttl, in whole
-// milliseconds, 0 being never; the time of another one stays. A value that is
-// no number, a sum beyond 64 bits, and Redis' maxmemory are errors. So is a
-// lost reply: then delta may have been added. It is never added twice.
+// milliseconds, 0 or less being never; the time of another one stays. A value
+// that is no number, a sum beyond 64 bits, and Redis' maxmemory are errors. So
+// is a lost reply: then delta may have been added. It is never added twice.
 func (s *KV) Incr(ctx context.Context, key []byte, delta int64, ttl time.Duration) (int64, error) {
 	// A transaction, so that a counter is never there without its time, nor
 	// expires between the two commands, and because go-redis never sends one

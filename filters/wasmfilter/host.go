@@ -344,7 +344,7 @@ func (i *instance) kvGet(stack []uint64) {
 	stack[0] = i.give("kv_get", i.scratch, stack[2], stack[3])
 }
 
-func milliseconds(ms uint64) time.Duration { return time.Duration(uint32(ms)) * time.Millisecond }
+func milliseconds(ms uint64) time.Duration { return time.Duration(int32(ms)) * time.Millisecond }
 
 // kvSet is filterd.kv_set(k, klen, v, vlen, ttl_ms) -> i32: 0 stored, -1 no
 // room.

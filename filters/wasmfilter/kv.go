@@ -17,13 +17,13 @@ import (
 type KV interface {
 	// Get appends the value of a key to b.
 	Get(ctx context.Context, key, b []byte) (value []byte, found bool, err error)
-	// Set sets a key's value. It expires after ttl; 0 is never. It reports
-	// false where there is no room.
+	// Set sets a key's value. It expires after ttl; 0 or less is never. It
+	// reports false where there is no room.
 	Set(ctx context.Context, key, value []byte, ttl time.Duration) (stored bool, err error)
 	// Incr adds delta to the decimal number that is a key's value, 0 for a
-	// missing one, and returns the sum. The key expires after ttl, 0 being
-	// never, if it was missing; otherwise its time stays. A value that is no
-	// number, a sum beyond 64 bits, and no room for the key, are errors.
+	// missing one, and returns the sum. The key expires after ttl, 0 or less
+	// being never, if it was missing; otherwise its time stays. A value that
+	// is no number, a sum beyond 64 bits, and no room for the key, are errors.
 	Incr(ctx context.Context, key []byte, delta int64, ttl time.Duration) (int64, error)
 }
 

@@ -212,3 +212,12 @@ func TestFrames(t *testing.T) {
 		}
 	}
 }
+
+// A ttl is an i32: below zero it is never, not 49 days.
+func TestMilliseconds(t *testing.T) {
+	for ms, want := range map[int32]time.Duration{0: 0, 1500: 1500 * time.Millisecond, math.MaxInt32: math.MaxInt32 * time.Millisecond, -1: -time.Millisecond} {
+		if got := milliseconds(uint64(uint32(ms))); got != want {
+			t.Errorf("%d: got %v, want %v", ms, got, want)
+		}
+	}
+}
