@@ -45,11 +45,17 @@
 // # Limits
 //
 // An error's and a log line's text has 1 KiB, a KV key too. A message has 32
-// emits of 4 MiB together, a module 256 fields. Every call has a budget of instructions. A module that overruns it, panics or exits gets
-// a fresh instance: variables are lost then, and each worker has an instance,
-// and so variables, of its own. Keep in KV what must last. A panic's text goes
-// to filterd's log. There are no files, no sockets, no environment and no real
-// clock; goroutines stand still between calls.
+// emits of 4 MiB together, a module 256 fields. What KV holds, and for how
+// long, is said at [Message.KVSet].
+//
+// Every call has a budget of instructions, fuel. It is charged for each segment
+// of code as a whole, from where ways part or meet to where they do again, and
+// before the segment runs; what a short branch skips may be charged as well. Work
+// of the host is charged by length. A module that overruns its budget, panics
+// or exits gets a fresh instance: variables are lost then, and each worker has
+// an instance, and so variables, of its own. Keep in KV what must last. A
+// panic's text goes to filterd's log. There are no files, no sockets, no
+// environment and no real clock; goroutines stand still between calls.
 //
 // # Tests
 //
@@ -296,8 +302,10 @@ func (m *Message) Replace(payload []byte) Verdict {
 }
 
 // Emit sends one more message when the verdict is in, and not if that is an
-// error. It returns [ErrNotAllowed], [ErrTooMany] or [ErrBreaksContract]. The
-// payload is copied.
+// error. The payload must meet the channel's contract; a channel that has none
+// takes any JSON, and nothing else. It returns [ErrNotAllowed], [ErrTooMany],
+// which is for more than 4 MiB as well, or [ErrBreaksContract]. The payload is
+// copied.
 func (m *Message) Emit(channel string, payload []byte) error {
 	switch m.selected().emit(channel, payload) {
 	case 0:
@@ -316,12 +324,15 @@ func (m *Message) Log(level Level, text string) { m.selected().log(level, text) 
 
 // KVGet returns the value kept under a key, and false if there is none. KV
 // needs kv in the module's configuration; it is shared by the module's
-// instances, and outlives them.
+// instances, and outlives them. With kv: redis every process shares it; a call
+// costs a round trip then, and one that fails or takes longer than 100 ms ends
+// the instance, and is an error for the message.
 func (m *Message) KVGet(key string) ([]byte, bool) { return m.selected().kvGet(key) }
 
-// KVSet keeps a value under a key for ttl, in whole milliseconds, or for good if
-// ttl is 0. It returns [ErrNoRoom] if nothing more can be kept. The value is
-// copied.
+// KVSet keeps a value under a key for ttl, in whole milliseconds and for at most
+// 24 days, or for good if ttl is 0. It returns [ErrNoRoom] if nothing more can
+// be kept: in memory a module has 100,000 keys and 16 MiB, in Redis 16 MiB for
+// a value, and the server's maxmemory. The value is copied.
 func (m *Message) KVSet(key string, value []byte, ttl time.Duration) error {
 	if m.selected().kvSet(key, value, milliseconds(ttl)) != 0 {
 		return ErrNoRoom
@@ -330,8 +341,8 @@ func (m *Message) KVSet(key string, value []byte, ttl time.Duration) error {
 }
 
 // KVIncr adds delta to the counter under a key, which begins at 0, and returns
-// its new value. The counter is forgotten ttl after it began, or never if ttl is
-// 0. A value that is no whole number, and no room for a counter, end the
+// its new value. The counter is forgotten ttl after it began, whatever ttl later
+// calls give, or never if ttl is 0. A value that is no whole number, and no room for a counter, end the
 // instance, and are an error for the message.
 func (m *Message) KVIncr(key string, delta int64, ttl time.Duration) int64 {
 	return m.selected().kvIncr(key, delta, milliseconds(ttl))
