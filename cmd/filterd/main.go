@@ -139,8 +139,8 @@ func finish(commands []*cli.Command) {
 func onUsageError(c *cli.Context, err error, isSubcommand bool) error {
 	text := err.Error()
 	name := "filterd"
-	if c.Command != nil && c.Command.Name != "filterd" && c.Command.Name != "" {
-		name += " " + c.Command.Name
+	if c.Command != nil && c.Command.HelpName != "" {
+		name = c.Command.HelpName
 	}
 	if flag, ok := strings.CutPrefix(text, "flag provided but not defined: "); ok {
 		var known []string
@@ -171,7 +171,7 @@ func commandNames(commands []*cli.Command) []string {
 
 // flagsFirst moves a command's flags before its arguments, since the flag
 // package stops at the first argument: 'filterd eval EXPR --quiet' is what
-// people type. Everything behind -- stays where it is.
+// people type. Everything behind -- is an argument.
 func flagsFirst(app *cli.App, args []string) []string {
 	if len(args) < 2 {
 		return args
@@ -200,7 +200,8 @@ func flagsFirst(app *cli.App, args []string) []string {
 	for i := at; i < len(args); i++ {
 		arg := args[i]
 		if arg == "--" {
-			rest = append(rest, args[i:]...)
+			flags = append(flags, arg)
+			rest = append(rest, args[i+1:]...)
 			break
 		}
 		if len(arg) < 2 || arg[0] != '-' {

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +30,9 @@ func TestMain(m *testing.M) {
 //	redis COMMAND…         sends a command to the script's own Redis
 //	subscribed CHANNEL N   waits until a channel has N subscribers
 //	sigterm                sends SIGTERM to the last command in the background
+//	assemble FROM TO       writes the bytes that a text lists: see assemble
+//
+// $EXAMPLES is the folder wasm-examples, $BIN that of the command filterd.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -36,13 +42,17 @@ func TestScripts(t *testing.T) {
 			env.Defer(func() { _ = rdb.Close(); server.Stop() })
 			env.Values["redis"] = rdb
 			env.Setenv("REDIS_URL", server.URL())
-			return nil
+			examples, err := filepath.Abs("../../wasm-examples")
+			env.Setenv("EXAMPLES", examples)
+			env.Setenv("BIN", filepath.SplitList(env.Getenv("PATH"))[0])
+			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":      exits,
 			"redis":      redisCommand,
 			"subscribed": subscribed,
 			"sigterm":    sigterm,
+			"assemble":   assembleCommand,
 		},
 		RequireExplicitExec: false,
 	})
@@ -97,6 +107,51 @@ func subscribed(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		if time.Now().After(deadline) {
 			ts.Fatalf("%s has %d subscribers, want %s", args[0], n[args[0]], args[1])
+		}
+	}
+}
+
+func assembleCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: assemble FROM TO")
+	}
+	code, rest, err := assemble(ts.ReadFile(args[0]))
+	if err == nil && rest != "" {
+		err = errors.New("a ) too many")
+	}
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), code, 0o600))
+}
+
+// assemble returns what a text lists up to its end or its closing parenthesis,
+// and the text behind that: bytes in hexadecimal, texts in quotes, and, in
+// parentheses, what stands behind its own length. A comment begins with ;.
+func assemble(text string) (code []byte, rest string, err error) {
+	for {
+		text = strings.TrimLeft(text, " \t\n")
+		switch {
+		case text == "":
+			return code, "", nil
+		case text[0] == ')':
+			return code, text, nil
+		case text[0] == ';':
+			_, text, _ = strings.Cut(text, "\n")
+		case text[0] == '"':
+			word, behind, _ := strings.Cut(text[1:], `"`)
+			code, text = append(code, word...), behind
+		case text[0] == '(':
+			inner, behind, err := assemble(text[1:])
+			if err != nil {
+				return nil, "", err
+			}
+			code = append(binary.AppendUvarint(code, uint64(len(inner))), inner...)
+			text = strings.TrimPrefix(behind, ")")
+		default:
+			var b byte
+			if _, err := fmt.Sscanf(text, "%2x", &b); err != nil {
+				return nil, "", fmt.Errorf("%.20q: %w", text, err)
+			}
+			code, text = append(code, b), text[2:]
 		}
 	}
 }

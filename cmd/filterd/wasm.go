@@ -24,8 +24,27 @@ func wasmCommand() *cli.Command {
 	}
 	return &cli.Command{
 		Name:  "wasm",
-		Usage: "look at WebAssembly modules, and measure them",
+		Usage: "write, build, look at and measure WebAssembly modules",
 		Subcommands: []*cli.Command{
+			{
+				Name:      "new",
+				Usage:     "make a folder with a module that builds, a rule for it and its tests",
+				ArgsUsage: "LANG NAME",
+				Description: "LANG is one of " + languageNames() + ".\n\n" +
+					"Example: filterd wasm new c trend && cd trend && filterd wasm build && filterd test",
+				Flags:  []cli.Flag{outputFlag()},
+				Action: wasmNew,
+			},
+			{
+				Name:      "build",
+				Usage:     "build a module, and describe it as check does",
+				ArgsUsage: "[FOLDER|FILE]",
+				Description: "The language is that of the FILE, or of the only source in the FOLDER (default: this one). The module has\n" +
+					"the source's name, in Go the folder's. The command that builds it goes to standard error, as does what the\n" +
+					"compiler says; if it refuses the source the exit code is 1, if it is missing 2.",
+				Flags:  moduleFlags,
+				Action: wasmBuild,
+			},
 			{
 				Name:      "check",
 				Usage:     "load a module as the daemon would, and describe it",
@@ -38,7 +57,7 @@ func wasmCommand() *cli.Command {
 				Usage:     "measure a module on messages from standard input",
 				ArgsUsage: "FILE",
 				Description: "Each line of standard input is a payload. Time and fuel a message are printed, for calls with one message\n" +
-					"and, if the module takes them, with 64.\n\n" +
+					"and, if the module takes them, with 64; then the memory that it begins with.\n\n" +
 					"Example: filterd wasm bench filter.wasm < messages.ndjson",
 				Flags: append(slices.Clone(moduleFlags),
 					channelFlag("the `CHANNEL` that the module sees"),
@@ -89,23 +108,6 @@ func moduleArgument(c *cli.Context) (string, error) {
 	return c.Args().First(), nil
 }
 
-func wasmCheck(c *cli.Context) error {
-	file, err := moduleArgument(c)
-	if err != nil {
-		return err
-	}
-	module, closeModule, err := loadModule(c, file)
-	if err != nil {
-		return err
-	}
-	defer closeModule()
-	if asJSON(c) {
-		return printJSON(c.App.Writer, module.Info())
-	}
-	_, err = fmt.Fprintln(c.App.Writer, printable(module.Info().String()))
-	return err
-}
-
 // A measurement is what bench prints of one way of calling.
 type measurement struct {
 	Batch          int     `json:"batch"`
@@ -113,6 +115,7 @@ type measurement struct {
 	FuelPerMessage float64 `json:"fuel_per_message"`
 	Errors         uint64  `json:"errors"`
 	Messages       uint64  `json:"messages"`
+	StartMemory    int     `json:"start_memory"` // bytes, before the first message
 }
 
 func wasmBench(c *cli.Context) error {
@@ -159,6 +162,9 @@ func wasmBench(c *cli.Context) error {
 		}
 		fmt.Fprintf(c.App.Writer, "batches of %d: %.0f ns a message, %.0f fuel a message, %d messages, %d errors\n", r.Batch, r.NsPerMessage, r.FuelPerMessage, r.Messages, r.Errors)
 	}
+	if !asJSON(c) {
+		fmt.Fprintf(c.App.Writer, "memory: %s at the start, limit %s\n", bytesText(int64(module.Info().Memory)), bytesText(module.Info().MemoryLimit))
+	}
 	if t.Invalid > 0 {
 		return &exitError{code: exitFailed}
 	}
@@ -178,7 +184,7 @@ func measure(ctx context.Context, module *wasmfilter.Module, messages []*filterd
 		batch[i] = messages[i%len(messages)]
 	}
 	before := module.Stats()
-	r := measurement{Batch: size}
+	r := measurement{Batch: size, StartMemory: module.Info().Memory}
 	next := size % len(messages)
 	start := time.Now()
 	for time.Since(start) < duration && ctx.Err() == nil {
