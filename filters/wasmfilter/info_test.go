@@ -47,3 +47,22 @@ func TestInfo(t *testing.T) {
 		})
 	}
 }
+
+// Memory that grows shows in the statistics.
+func TestStatsMemory(t *testing.T) {
+	code := minimalText()
+	code.funcs[2].body = []byte{0x41, 2, 0x40, 0, 0x1a, 0x41, 1} // memory.grow by 2 pages
+	m := load(t, newRuntime(t, wasmfilter.RuntimeConfig{}), wasmfilter.ModuleConfig{Code: code.bytes()})
+	for _, want := range []int64{1 << 16, 3 << 16} {
+		if got := m.Stats().Memory; got != want {
+			t.Errorf("%d bytes, want %d", got, want)
+		}
+		run(t, m, "1")
+	}
+	if err := m.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := m.Stats().Memory; got != 0 {
+		t.Errorf("%d bytes when it is closed", got)
+	}
+}

@@ -141,6 +141,18 @@ func (p *pool) stats() (counters, int) {
 	return p.counters, p.live
 }
 
+// memory returns the linear memory of the instances that are not in use, in
+// bytes, but for one that is in a place of its own: stats puts it to the others.
+func (p *pool) memory() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	bytes := int64(0)
+	for _, i := range p.free {
+		bytes += int64(i.memory.Size())
+	}
+	return bytes
+}
+
 // close closes all instances, those in use as soon as they are given back. It
 // waits for them. It is called once.
 func (p *pool) close() {

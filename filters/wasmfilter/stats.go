@@ -15,6 +15,7 @@ type Stats struct {
 	Started   uint64 // instances
 	Recycled  uint64 // instances that were replaced without a fault
 	Instances int    // that there are now
+	Memory    int64  // of those that are not in use, in bytes
 	Breaker   BreakerState
 	KVKeys    int // in memory
 	KVBytes   int
@@ -56,7 +57,7 @@ func (m *Module) Stats() Stats {
 	s := Stats{
 		Calls: c.calls, Messages: c.messages, Errors: c.errors, Refused: m.shared.failures.refused, Fuel: c.fuel,
 		Faults: maps.Clone(m.shared.failures.faults), Started: c.started, Recycled: c.recycled,
-		Instances: instances, Breaker: m.breaker.state(),
+		Instances: instances, Memory: m.pool.memory(), Breaker: m.breaker.state(),
 	}
 	m.shared.mu.Unlock()
 	if m.memoryKV {
