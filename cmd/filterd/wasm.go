@@ -57,7 +57,7 @@ func wasmCommand() *cli.Command {
 				Usage:     "measure a module on messages from standard input",
 				ArgsUsage: "FILE",
 				Description: "Each line of standard input is a payload. Time and fuel a message are printed, for calls with one message\n" +
-					"and, if the module takes them, with 64; then the memory that it begins with.\n\n" +
+					"and, if the module takes them, with 64; then the memory that it has.\n\n" +
 					"Example: filterd wasm bench filter.wasm < messages.ndjson",
 				Flags: append(slices.Clone(moduleFlags),
 					channelFlag("the `CHANNEL` that the module sees"),
@@ -115,7 +115,7 @@ type measurement struct {
 	FuelPerMessage float64 `json:"fuel_per_message"`
 	Errors         uint64  `json:"errors"`
 	Messages       uint64  `json:"messages"`
-	StartMemory    int     `json:"start_memory"` // bytes, before the first message
+	Memory         int64   `json:"memory"` // of the instance, in bytes
 }
 
 func wasmBench(c *cli.Context) error {
@@ -163,7 +163,7 @@ func wasmBench(c *cli.Context) error {
 		fmt.Fprintf(c.App.Writer, "batches of %d: %.0f ns a message, %.0f fuel a message, %d messages, %d errors\n", r.Batch, r.NsPerMessage, r.FuelPerMessage, r.Messages, r.Errors)
 	}
 	if !asJSON(c) {
-		fmt.Fprintf(c.App.Writer, "memory: %s at the start, limit %s\n", bytesText(int64(module.Info().Memory)), bytesText(module.Info().MemoryLimit))
+		fmt.Fprintf(c.App.Writer, "memory: %s, limit %s\n", bytesText(module.Stats().Memory), bytesText(module.Info().MemoryLimit))
 	}
 	if t.Invalid > 0 {
 		return &exitError{code: exitFailed}
@@ -184,7 +184,7 @@ func measure(ctx context.Context, module *wasmfilter.Module, messages []*filterd
 		batch[i] = messages[i%len(messages)]
 	}
 	before := module.Stats()
-	r := measurement{Batch: size, StartMemory: module.Info().Memory}
+	r := measurement{Batch: size}
 	next := size % len(messages)
 	start := time.Now()
 	for time.Since(start) < duration && ctx.Err() == nil {
@@ -203,6 +203,8 @@ func measure(ctx context.Context, module *wasmfilter.Module, messages []*filterd
 	}
 	elapsed := time.Since(start)
 	r.NsPerMessage = float64(elapsed.Nanoseconds()) / float64(r.Messages)
-	r.FuelPerMessage = float64(module.Stats().Fuel-before.Fuel) / float64(r.Messages)
+	after := module.Stats()
+	r.FuelPerMessage = float64(after.Fuel-before.Fuel) / float64(r.Messages)
+	r.Memory = after.Memory
 	return r
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -68,7 +69,7 @@ func findInFolder(dir string) (*source, error) {
 		name := entry.Name()
 		l := languageOf(name)
 		switch {
-		case l == nil, entry.IsDir(), name == "filterd"+l.extension, strings.HasSuffix(name, "_test.go"), strings.HasSuffix(name, ".d.ts"):
+		case l == nil, entry.IsDir(), l.isSDK(name), strings.HasSuffix(name, "_test.go"), strings.HasSuffix(name, ".d.ts"):
 		case l.name == "go" && hasGo:
 		default:
 			found = append(found, name)
@@ -82,6 +83,10 @@ func findInFolder(dir string) (*source, error) {
 		return languageOf(found[0]).source(dir, found[0])
 	}
 	return nil, usage("%s has several sources: name the one to build, %s", dir, strings.Join(found, " or "))
+}
+
+func (l *language) isSDK(file string) bool {
+	return slices.Contains(slices.Collect(maps.Values(l.sdk)), file)
 }
 
 // source says what a file in a folder is built to: of Go's the whole package,

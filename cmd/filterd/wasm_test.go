@@ -134,6 +134,38 @@ func TestBuildLines(t *testing.T) {
 	}
 }
 
+// What is built, and to what, is found out from the files.
+func TestFindSource(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, name := range []string{
+		"counter/main.go", "counter/filterd.go", "counter/main_test.go", "counter/guest/guest.go", "rust/trend.rs", "rust/filterd.rs", "as/a.ts", "as/a.d.ts", "as/filterd.ts", "c/-O9.c",
+	} {
+		if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, want := range map[string]source{
+		"counter":         {dir: "counter", in: ".", out: "counter.wasm"},
+		"counter/main.go": {dir: "counter", in: ".", out: "counter.wasm"},
+		"rust":            {dir: "rust", in: "trend.rs", out: "trend.wasm"},
+		"rust/filterd.rs": {dir: "rust", in: "filterd.rs", out: "filterd.wasm"},
+		"as":              {dir: "as", in: "a.ts", out: "a.wasm"},
+		"c":               {dir: "c", in: "./-O9.c", out: "./-O9.wasm"}, // no option
+	} {
+		got, err := findSource(path)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		if got.dir != want.dir || got.in != want.in || got.out != want.out {
+			t.Errorf("%s: %+v, want %+v", path, got, want)
+		}
+	}
+}
+
 // A word is quoted so that a shell gets it back.
 func TestQuoted(t *testing.T) {
 	for word, want := range map[string]string{
