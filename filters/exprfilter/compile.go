@@ -18,10 +18,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr"
-	"github.com/expr-lang/expr/ast"
 	"github.com/expr-lang/expr/file"
 	"github.com/expr-lang/expr/parser"
 	"github.com/expr-lang/expr/types"
@@ -84,7 +84,11 @@ func (f *Filter) Kind() filterd.Kind { return Kind{} }
 
 // Value is an expression that yields any value. It implements
 // [filterd.Value].
-type Value struct{ program *program }
+type Value struct {
+	program *program
+	places  []*place // reads, and what is above them
+	reads   []*place
+}
 
 // CompileValue compiles an expression that yields any value. The error is a
 // [*filterd.SourceError].
@@ -93,7 +97,10 @@ func CompileValue(source string, opts ...Option) (*Value, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Value{p}, nil
+	t := newTranslator()
+	reads := [][]*place{t.reads(p.vm.Node())}
+	settle(reads)
+	return &Value{program: p, places: t.places, reads: reads[0]}, nil
 }
 
 // String returns the expression.
@@ -103,7 +110,8 @@ func (v *Value) String() string { return v.program.source }
 type program struct {
 	source string
 	vm     *vm.Program
-	paths  []filterd.Path
+	once   sync.Once
+	single *set // of this program alone, once it was asked for
 }
 
 func compile(source string, opts []Option, extra ...expr.Option) (*program, error) {
@@ -128,26 +136,7 @@ func compile(source string, opts []Option, extra ...expr.Option) (*program, erro
 	if err != nil {
 		return nil, sourceError(source, err)
 	}
-	return &program{source: source, vm: compiled, paths: readPaths(tree.Node)}, nil
-}
-
-// readPaths returns the roots that an expression names.
-func readPaths(node ast.Node) []filterd.Path {
-	all := []filterd.Path{filterd.PathData, filterd.PathEvent, filterd.PathChannel}
-	read := make(map[string]bool)
-	ast.Find(node, func(n ast.Node) bool {
-		if identifier, ok := n.(*ast.IdentifierNode); ok {
-			read[identifier.Value] = true
-		}
-		return false
-	})
-	var paths []filterd.Path
-	for _, path := range all {
-		if read[string(path)] || read["$env"] {
-			paths = append(paths, path)
-		}
-	}
-	return paths
+	return &program{source: source, vm: compiled}, nil
 }
 
 // sourceError turns an error of expr into one with a position in bytes.

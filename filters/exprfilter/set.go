@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/expr-lang/expr/vm"
-
 	"github.com/filterd/filterd"
 )
 
@@ -18,145 +16,304 @@ func (Kind) Name() string { return "expr" }
 
 // Compile implements [filterd.Kind].
 func (Kind) Compile(filters []filterd.Filter) (filterd.Set, error) {
-	s := &set{programs: make([]*program, len(filters))}
+	programs := make([]*program, len(filters))
 	for i, f := range filters {
 		e, ok := f.(*Filter)
 		if !ok {
 			return nil, fmt.Errorf("filter %d is a %T, not an expression", i, f)
 		}
-		s.programs[i] = e.program
-		for _, path := range e.program.paths {
-			if !slices.Contains(s.paths, path) {
-				s.paths = append(s.paths, path)
-			}
-		}
+		programs[i] = e.program
 	}
-	return s, nil
+	return newSet(programs), nil
 }
 
-// A set runs one program after the other, each on the decoded message.
+// A set is the rules of one channel, with an index that finds those which can
+// match a message, or fail on it.
 type set struct {
-	programs []*program
-	paths    []filterd.Path
+	rules  []rule
+	places []*place
+	paths  []filterd.Path // of the places
+	// attributes are what the index looks at.
+	attributes []func(*machine) value
+	root       *node
+	groups     [][]int
 }
 
+// A rule is one expression, made ready to run.
+type rule struct {
+	program *program
+	decide  func(*machine) class
+	reads   []*place
+}
+
+func newSet(programs []*program) *set {
+	t := newTranslator()
+	b := &builder{coverer: coverer{byText: make(map[string]*attribute)}}
+	s := &set{rules: make([]rule, len(programs))}
+	entries := make([]entry, len(programs))
+	reads := make([][]*place, len(programs))
+	for i, p := range programs {
+		condition := t.condition(p.vm.Node(), true)
+		s.rules[i] = rule{program: p, decide: compileCondition(condition)}
+		entries[i] = entry{rule: i, rest: []*term{condition}, single: true}
+		if condition.op == opAnd {
+			entries[i].rest = condition.args
+		}
+		reads[i] = t.reads(p.vm.Node())
+	}
+	settle(reads)
+	for i := range s.rules {
+		s.rules[i].reads = reads[i]
+	}
+	s.root = b.build(entries, nil)
+	s.groups = b.groups
+	for _, a := range b.attributes {
+		s.attributes = append(s.attributes, compileValue(a.term))
+	}
+	s.places = t.places
+	s.paths = paths(t.places)
+	return s
+}
+
+func paths(places []*place) []filterd.Path {
+	paths := make([]filterd.Path, len(places))
+	for i, p := range places {
+		paths[i] = p.path
+	}
+	return paths
+}
+
+// Paths implements [filterd.Set].
 func (s *set) Paths() []filterd.Path { return s.paths }
 
-func (s *set) Bind(slots []int) filterd.SetMatcher {
-	return &setMatcher{set: s, machine: newMachine(s.paths, slots)}
+// Bind implements [filterd.Set].
+func (s *set) Bind(slots []int) filterd.SetMatcher { return s.bind(slots) }
+
+func (s *set) bind(slots []int) *setMatcher {
+	return &setMatcher{
+		set:     s,
+		machine: newMachine(s.places, slots),
+		derived: make([]cell, len(s.attributes)),
+		tried:   make([]uint32, len(s.rules)),
+	}
 }
 
+// A setMatcher finds the rules of a set that keep a message, or fail on it.
 type setMatcher struct {
-	set     *set
-	machine machine
+	set *set
+	machine
+	derived []cell   // by attributes
+	tried   []uint32 // by rules: the epoch of the message on which it was tried last
+
+	kept   []int
+	failed []int // rules that fail, unless one of the groups has them
+	fired  []int // groups all of whose rules fail
 }
 
+// Match implements [filterd.SetMatcher].
 func (m *setMatcher) Match(batch []*filterd.Message, verdicts []filterd.Verdict) []filterd.Verdict {
 	for i, message := range batch {
-		err := m.machine.load(message)
-		for rule, p := range m.set.programs {
-			keep := any(false)
-			failure := err
-			if failure == nil {
-				keep, failure = m.machine.run(p)
-			}
-			if failure != nil || keep == true {
-				verdicts = append(verdicts, filterd.Verdict{Message: i, Rule: rule, Err: failure})
+		m.match(message)
+		start := len(verdicts)
+		for _, r := range m.kept {
+			verdicts = append(verdicts, filterd.Verdict{Message: i, Rule: r})
+		}
+		for _, r := range m.failed {
+			if verdict, ok := m.fail(r); ok {
+				verdict.Message = i
+				verdicts = append(verdicts, verdict)
 			}
 		}
+		for _, g := range m.fired {
+			for _, r := range m.set.groups[g] {
+				if verdict, ok := m.verdict(r); ok {
+					verdict.Message = i
+					verdicts = append(verdicts, verdict)
+				}
+			}
+		}
+		slices.SortFunc(verdicts[start:], func(a, b filterd.Verdict) int { return a.Rule - b.Rule })
 	}
 	return verdicts
 }
 
-// Matcher implements [filterd.Filter].
-func (f *Filter) Matcher() filterd.Matcher { return &matcher{program: f.program} }
+// match fills in kept, failed and fired.
+func (m *setMatcher) match(message *filterd.Message) {
+	m.kept, m.failed, m.fired = m.kept[:0], m.failed[:0], m.fired[:0]
+	m.load(message)
+	m.visit(m.set.root)
+}
 
-// A matcher is one expression on messages that are bound to no projection.
+// fail returns the verdict of a rule that failed, but for one that a group
+// has.
+func (m *setMatcher) fail(r int) (filterd.Verdict, bool) {
+	for _, g := range m.fired {
+		if _, found := slices.BinarySearch(m.set.groups[g], r); found {
+			return filterd.Verdict{}, false
+		}
+	}
+	return m.verdict(r)
+}
+
+// verdict asks expr for the verdict of a rule.
+func (m *setMatcher) verdict(r int) (filterd.Verdict, bool) {
+	keep, err := m.ask(m.set.rules[r].program)
+	return filterd.Verdict{Rule: r, Err: err}, err != nil || keep == true
+}
+
+// load makes message the one at hand.
+func (m *setMatcher) load(message *filterd.Message) {
+	m.machine.load(message)
+	if m.epoch == 1 {
+		clear(m.derived)
+		clear(m.tried)
+	}
+}
+
+// attribute returns the value of an attribute.
+func (m *setMatcher) attribute(a *attribute) *value {
+	if a.place != nil {
+		return &m.at(a.place.number).value
+	}
+	c := &m.derived[a.number]
+	if c.epoch != m.epoch {
+		c.value = m.set.attributes[a.number](&m.machine)
+		c.epoch = m.epoch
+	}
+	return &c.value
+}
+
+// visit goes through the part of the index below a node.
+func (m *setMatcher) visit(n *node) {
+	for _, r := range n.certain {
+		if m.tried[r] != m.epoch {
+			m.tried[r] = m.epoch
+			m.kept = append(m.kept, r)
+		}
+	}
+	for _, r := range n.leaf {
+		m.try(r)
+	}
+	for _, t := range n.tables {
+		m.search(t)
+	}
+}
+
+func (m *setMatcher) search(t *table) {
+	v := m.attribute(t.attribute)
+	for _, f := range t.failing {
+		if f.classes.has(v.class) {
+			m.fired = append(m.fired, f.group)
+		}
+	}
+	switch v.class {
+	case classString:
+		if n := t.strings[string(v.text)]; n != nil {
+			m.visit(n)
+		}
+		for i := range t.prefixes {
+			p := &t.prefixes[i]
+			if p.length > len(v.text) {
+				break
+			}
+			if n := p.nodes[string(v.text[:p.length])]; n != nil {
+				m.visit(n)
+			}
+		}
+	case classNumber:
+		if n := t.numbers[v.number]; n != nil {
+			m.visit(n)
+		}
+		if len(t.intervals.list) > 0 && v.number == v.number {
+			t.intervals.visit(v.number, 0, len(t.intervals.list), m)
+		}
+	case classUnknown:
+		for _, r := range t.rules {
+			m.try(r)
+		}
+		for _, f := range t.failing {
+			for _, r := range m.set.groups[f.group] {
+				m.try(r)
+			}
+		}
+		return
+	}
+	if n := t.classes[v.class]; n != nil {
+		m.visit(n)
+	}
+}
+
+// try evaluates a rule.
+func (m *setMatcher) try(r int) {
+	if m.tried[r] == m.epoch {
+		return
+	}
+	m.tried[r] = m.epoch
+	rule := &m.set.rules[r]
+	switch rule.decide(&m.machine) {
+	case classTrue:
+		m.kept = append(m.kept, r)
+	case classError:
+		m.failed = append(m.failed, r)
+	case classUnknown:
+		switch keep, err := m.run(rule.program, rule.reads); {
+		case err != nil:
+			m.failed = append(m.failed, r)
+		case keep == true:
+			m.kept = append(m.kept, r)
+		}
+	}
+}
+
+// alone returns the filter as a set of its own.
+func (p *program) alone() *set {
+	p.once.Do(func() { p.single = newSet([]*program{p}) })
+	return p.single
+}
+
+// Matcher implements [filterd.Filter].
+func (f *Filter) Matcher() filterd.Matcher {
+	s := f.program.alone()
+	projection := filterd.NewProjection(s.paths)
+	return &matcher{projection: projection, setMatcher: s.bind(projection.Slots(s.paths))}
+}
+
+// A matcher is one expression on messages that are bound to anything.
 type matcher struct {
-	program *program
-	machine machine
+	projection *filterd.Projection
+	setMatcher *setMatcher
 }
 
 func (m *matcher) Match(message *filterd.Message) (bool, error) {
-	if err := m.machine.loadAll(message); err != nil {
+	if _, err := message.Data(); err != nil {
 		return false, err
 	}
-	keep, err := m.machine.run(m.program)
-	return keep == true, err
+	message.Bind(m.projection)
+	m.setMatcher.match(message)
+	switch {
+	case len(m.setMatcher.kept) > 0:
+		return true, nil
+	case len(m.setMatcher.failed)+len(m.setMatcher.fired) == 0:
+		return false, nil
+	}
+	verdict, ok := m.setMatcher.verdict(0)
+	return ok && verdict.Err == nil, verdict.Err
 }
 
 // Paths implements [filterd.Value].
-func (v *Value) Paths() []filterd.Path { return v.program.paths }
+func (v *Value) Paths() []filterd.Path { return paths(v.places) }
 
 // Bind implements [filterd.Value].
 func (v *Value) Bind(slots []int) filterd.Evaluator {
-	return &evaluator{program: v.program, machine: newMachine(v.program.paths, slots)}
+	return &evaluator{value: v, machine: newMachine(v.places, slots)}
 }
 
 type evaluator struct {
-	program *program
+	value   *Value
 	machine machine
 }
 
 func (e *evaluator) Evaluate(message *filterd.Message) (any, error) {
-	if err := e.machine.load(message); err != nil {
-		return nil, err
-	}
-	return e.machine.run(e.program)
-}
-
-// A machine runs programs over one message at a time. It belongs to one
-// goroutine.
-type machine struct {
-	paths []filterd.Path
-	slots []int // of the paths
-	env   map[string]any
-	vm    vm.VM
-}
-
-func newMachine(paths []filterd.Path, slots []int) machine {
-	return machine{paths: paths, slots: slots}
-}
-
-// load makes message what the programs see, as far as they read it.
-func (m *machine) load(message filterd.Fields) error {
-	if m.env == nil {
-		m.env = make(map[string]any, len(m.paths))
-	}
-	for i, path := range m.paths {
-		value, err := message.Field(m.slots[i])
-		if err != nil {
-			return err
-		}
-		m.env[string(path)] = value
-	}
-	return nil
-}
-
-// loadAll is load without a projection.
-func (m *machine) loadAll(message *filterd.Message) error {
-	if m.env == nil {
-		m.env = make(map[string]any, 3)
-	}
-	data, err := message.Data()
-	if err != nil {
-		return err
-	}
-	attributes, err := message.Attributes()
-	if err != nil {
-		return err
-	}
-	m.env[string(filterd.PathData)] = data
-	m.env[string(filterd.PathEvent)] = attributes
-	m.env[string(filterd.PathChannel)] = message.Channel
-	return nil
-}
-
-func (m *machine) run(p *program) (any, error) {
-	result, err := m.vm.Run(p.vm, m.env)
-	if err != nil {
-		m.vm = vm.VM{} // it may be left in any state
-		return nil, sourceError(p.source, err)
-	}
-	return result, nil
+	e.machine.load(message)
+	return e.machine.run(e.value.program, e.value.reads)
 }

@@ -1,0 +1,341 @@
+package exprfilter
+
+import (
+	"cmp"
+	"math"
+	"slices"
+)
+
+// maxLeaf is up to how many rules are cheaper to try than to look up.
+const maxLeaf = 8
+
+// A node is a part of the index: rules of which nothing more is known than
+// what led to the node.
+type node struct {
+	certain []int // rules that keep the message, for sure
+	leaf    []int // rules to try
+	tables  []*table
+}
+
+// A table finds nodes by one attribute's value.
+type table struct {
+	attribute *attribute
+	strings   map[string]*node
+	numbers   map[float64]*node
+	intervals intervals
+	prefixes  []prefixTable
+	classes   [classCount]*node
+	failing   []failing
+	rules     []int // all that are under the table
+}
+
+type prefixTable struct {
+	length int
+	nodes  map[string]*node
+}
+
+// failing says that a group of rules fails on values of these classes.
+type failing struct {
+	classes classSet
+	group   int
+}
+
+// An entry is a rule on its way into the index.
+type entry struct {
+	rule int
+	// rest holds the conditions that are not known to be true, in order: the
+	// rule is true where all of them are.
+	rest []*term
+	// grouped says that a group has the rule where the first condition fails
+	// for sure; single, that the rule can be in such a group here.
+	grouped, single bool
+}
+
+// A builder builds an index.
+type builder struct {
+	coverer
+	groups [][]int
+}
+
+// build makes a node of entries, whose attributes so far are used.
+func (b *builder) build(entries []entry, used []*attribute) *node {
+	n := &node{}
+	byAttribute := make(map[*attribute]*tableBuilder)
+	tableOf := func(a *attribute) *tableBuilder {
+		t := byAttribute[a]
+		if t == nil {
+			t = &tableBuilder{table: &table{attribute: a}, postings: make(map[any][]entry), groups: make(map[classSet][]int)}
+			byAttribute[a] = t
+		}
+		return t
+	}
+	isLeaf := len(entries) <= maxLeaf
+	for _, e := range entries {
+		if len(e.rest) == 0 {
+			n.certain = append(n.certain, e.rule)
+			continue
+		}
+		var certain []atom
+		if (len(used) == 0 || !isLeaf) && (e.grouped || e.single) {
+			certain = b.certain(e.rest[0])
+		}
+		if !e.grouped {
+			for _, a := range certain {
+				t := tableOf(a.attribute)
+				t.groups[a.set.classes] = append(t.groups[a.set.classes], e.rule)
+			}
+			e.grouped = len(certain) > 0
+		}
+		if isLeaf {
+			n.leaf = append(n.leaf, e.rule)
+			continue
+		}
+		p, ok := b.post(e, certain, used)
+		if !ok {
+			n.leaf = append(n.leaf, e.rule)
+			continue
+		}
+		for _, a := range p.yes {
+			tableOf(a.attribute).add(a.set, p.known)
+		}
+		for _, a := range p.fail {
+			tableOf(a.attribute).add(a.set, p.unknown)
+		}
+	}
+	for _, t := range byAttribute {
+		n.tables = append(n.tables, t.table)
+	}
+	slices.SortFunc(n.tables, func(x, y *table) int { return cmp.Compare(x.attribute.number, y.attribute.number) })
+	for _, t := range n.tables {
+		b.finish(byAttribute[t.attribute], append(used[:len(used):len(used)], t.attribute))
+	}
+	return n
+}
+
+// postings are where an entry is found.
+type posted struct {
+	yes     []atom
+	known   entry // for what is found there
+	fail    []atom
+	unknown entry
+}
+
+// post chooses where an entry is found.
+func (b *builder) post(e entry, certain []atom, used []*attribute) (posted, bool) {
+	b.preferred = nil
+	best, bestCost := -1, math.Inf(1)
+	for i, c := range e.rest {
+		yes := b.covers(c).yes
+		if usable(yes, used) && yes.cost(nil) < bestCost {
+			best, bestCost = i, yes.cost(nil)
+		}
+	}
+	if best < 0 {
+		return b.postUnknown(e, certain, used)
+	}
+	yes := b.covers(e.rest[best]).yes
+	if len(yes.atoms) == 1 {
+		b.preferred = yes.atoms[0].attribute
+		defer func() { b.preferred = nil }()
+	}
+	fail := never
+	before := anything // what must hold for the conditions so far to be true
+	for i, c := range e.rest {
+		covers := b.covers(c)
+		if i == 0 {
+			covers.fail = covers.fail.without(certain)
+		}
+		fail = fail.union(b.min(before, covers.fail))
+		before = b.min(before, covers.yes)
+	}
+	if !usable(fail, used) && len(fail.atoms) > 0 || fail.unknown {
+		return b.postUnknown(e, certain, used)
+	}
+	p := posted{yes: yes.atoms, known: e, unknown: e}
+	keys := 0
+	for _, a := range yes.atoms {
+		keys += a.set.keys()
+	}
+	for _, a := range fail.atoms {
+		for _, y := range yes.atoms {
+			if y.attribute == a.attribute {
+				a.set = a.set.minus(y.set)
+			}
+		}
+		if n := a.set.keys(); n > 0 {
+			keys += n
+			p.fail = append(p.fail, a)
+		}
+	}
+	p.known.single = e.single && keys == 1
+	p.unknown.single = p.known.single
+	if yes.exact {
+		p.known.rest = slices.Delete(slices.Clone(e.rest), best, best+1)
+		p.known.grouped = e.grouped && best > 0
+	}
+	return p, true
+}
+
+// postUnknown posts an entry of which it is known at most when it fails: then
+// it need not be tried.
+func (b *builder) postUnknown(e entry, certain []atom, used []*attribute) (posted, bool) {
+	if len(certain) == 0 {
+		return posted{}, false
+	}
+	last := certain[len(certain)-1]
+	if slices.Contains(used, last.attribute) {
+		return posted{}, false
+	}
+	last.set = valueSet{classes: everything &^ last.set.classes}
+	if len(certain) > 1 {
+		last.set.classes &^= setOf(classError)
+	}
+	e.single = false
+	return posted{fail: []atom{last}, unknown: e}, true
+}
+
+func usable(c cover, used []*attribute) bool {
+	return !c.unknown && !slices.ContainsFunc(c.atoms, func(a atom) bool { return slices.Contains(used, a.attribute) })
+}
+
+// minus returns the keys of s that aren't in o.
+func (s valueSet) minus(o valueSet) valueSet {
+	return valueSet{
+		classes:   s.classes &^ o.classes,
+		numbers:   missing(s.numbers, o.numbers),
+		strings:   missing(s.strings, o.strings),
+		intervals: missing(s.intervals, o.intervals),
+		prefixes:  missing(s.prefixes, o.prefixes),
+	}
+}
+
+func missing[T comparable](a, b []T) []T {
+	return slices.DeleteFunc(slices.Clone(a), func(x T) bool { return slices.Contains(b, x) })
+}
+
+// A tableBuilder gathers what is posted in a table.
+type tableBuilder struct {
+	table    *table
+	postings map[any][]entry // by string, float64, interval, prefix or class
+	groups   map[classSet][]int
+}
+
+type prefix string
+
+func (t *tableBuilder) add(s valueSet, e entry) {
+	t.table.rules = append(t.table.rules, e.rule)
+	post := func(key any) { t.postings[key] = append(t.postings[key], e) }
+	for _, k := range s.strings {
+		post(k)
+	}
+	for _, k := range s.numbers {
+		post(k)
+	}
+	for _, k := range s.intervals {
+		post(k)
+	}
+	for _, k := range s.prefixes {
+		post(prefix(k))
+	}
+	for c := range classCount {
+		if s.classes.has(c) {
+			post(c)
+		}
+	}
+}
+
+// finish builds the table of what was posted.
+func (b *builder) finish(t *tableBuilder, used []*attribute) {
+	t.table.rules = slices.Compact(slices.Sorted(slices.Values(t.table.rules)))
+	for classes, rules := range t.groups {
+		t.table.failing = append(t.table.failing, failing{classes, len(b.groups)})
+		b.groups = append(b.groups, rules)
+	}
+	byLength := make(map[int]map[string]*node)
+	for key, entries := range t.postings {
+		n := b.build(entries, used)
+		switch key := key.(type) {
+		case string:
+			if t.table.strings == nil {
+				t.table.strings = make(map[string]*node)
+			}
+			t.table.strings[key] = n
+		case float64:
+			if t.table.numbers == nil {
+				t.table.numbers = make(map[float64]*node)
+			}
+			t.table.numbers[key] = n
+		case interval:
+			t.table.intervals.add(key, n)
+		case prefix:
+			if byLength[len(key)] == nil {
+				byLength[len(key)] = make(map[string]*node)
+			}
+			byLength[len(key)][string(key)] = n
+		case class:
+			t.table.classes[key] = n
+		}
+	}
+	t.table.intervals.sort()
+	for length, nodes := range byLength {
+		t.table.prefixes = append(t.table.prefixes, prefixTable{length, nodes})
+	}
+	slices.SortFunc(t.table.prefixes, func(x, y prefixTable) int { return cmp.Compare(x.length, y.length) })
+}
+
+// intervals finds the intervals that hold a number: they stand by their lower
+// ends, as an implicit balanced tree in which highest[i] is the highest end
+// below i.
+type intervals struct {
+	list    []interval
+	nodes   []*node
+	highest []float64
+}
+
+func (s *intervals) add(i interval, n *node) {
+	s.list = append(s.list, i)
+	s.nodes = append(s.nodes, n)
+}
+
+func (s *intervals) sort() {
+	order := make([]int, len(s.list))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(x, y int) int { return cmp.Compare(s.list[x].low, s.list[y].low) })
+	list, nodes := make([]interval, len(order)), make([]*node, len(order))
+	for i, from := range order {
+		list[i], nodes[i] = s.list[from], s.nodes[from]
+	}
+	s.list, s.nodes, s.highest = list, nodes, make([]float64, len(order))
+	s.raise(0, len(order))
+}
+
+// raise fills in highest for list[from:to], and returns it.
+func (s *intervals) raise(from, to int) float64 {
+	if from >= to {
+		return math.Inf(-1)
+	}
+	middle := int(uint(from+to) / 2)
+	s.highest[middle] = max(s.list[middle].high, s.raise(from, middle), s.raise(middle+1, to))
+	return s.highest[middle]
+}
+
+// visit calls do with the node of every interval in list[from:to] that holds x.
+func (s *intervals) visit(x float64, from, to int, m *setMatcher) {
+	for from < to {
+		middle := int(uint(from+to) / 2)
+		if s.highest[middle] < x {
+			return
+		}
+		s.visit(x, from, middle, m)
+		i := &s.list[middle]
+		if x < i.low {
+			return
+		}
+		if i.contains(x) {
+			m.visit(s.nodes[middle])
+		}
+		from = middle + 1
+	}
+}
