@@ -1,13 +1,13 @@
 // Package projection reads JSON in place: it says where in a document the
 // values stand, without building them.
 //
-// Everything here expects a document that encoding/json accepts (see
-// [encoding/json.Valid]); on another one the result is meaningless, but
-// nothing reads outside the document.
+// A [Plan] reads many values in one pass, and checks the whole document.
+// [Members] and [Elements] walk through one object or array of a document that
+// encoding/json accepts; in another one they end where they can't go on.
+// Nothing reads outside the document.
 package projection
 
 import (
-	"bytes"
 	"encoding/json"
 	"iter"
 )
@@ -42,27 +42,37 @@ func (m Member) Named(document []byte, name string) bool {
 // duplicates. It yields nothing where no object starts there.
 func Members(document []byte, at int) iter.Seq[Member] {
 	return func(yield func(Member) bool) {
-		i := skipSpace(document, at)
+		i := space(document, at)
 		if i >= len(document) || document[i] != '{' {
 			return
 		}
-		i = skipSpace(document, i+1)
+		i = space(document, i+1)
 		for i < len(document) && document[i] == '"' {
-			key := Span{i, skipString(document, i)}
-			i = skipSpace(document, key.End)
+			end, _ := text(document, i+1)
+			if end < 0 {
+				return
+			}
+			key := Span{i, end}
+			i = space(document, end)
 			if i >= len(document) || document[i] != ':' {
 				return
 			}
-			i = skipSpace(document, i+1)
-			value := Span{i, skipValue(document, i)}
+			i = space(document, i+1)
+			if i >= len(document) {
+				return
+			}
+			if end, _, _ = skipAny(document, i, 0); end < 0 {
+				return
+			}
+			value := Span{i, end}
 			if !yield(Member{Key: key, Value: value}) {
 				return
 			}
-			i = skipSpace(document, value.End)
+			i = space(document, value.End)
 			if i >= len(document) || document[i] != ',' {
 				return
 			}
-			i = skipSpace(document, i+1)
+			i = space(document, i+1)
 		}
 	}
 }
@@ -71,21 +81,25 @@ func Members(document []byte, at int) iter.Seq[Member] {
 // byte from offset at. It yields nothing where no array starts there.
 func Elements(document []byte, at int) iter.Seq[Span] {
 	return func(yield func(Span) bool) {
-		i := skipSpace(document, at)
+		i := space(document, at)
 		if i >= len(document) || document[i] != '[' {
 			return
 		}
-		i = skipSpace(document, i+1)
+		i = space(document, i+1)
 		for i < len(document) && document[i] != ']' {
-			value := Span{i, skipValue(document, i)}
+			end, _, _ := skipAny(document, i, 0)
+			if end < 0 {
+				return
+			}
+			value := Span{i, end}
 			if !yield(value) {
 				return
 			}
-			i = skipSpace(document, value.End)
+			i = space(document, value.End)
 			if i >= len(document) || document[i] != ',' {
 				return
 			}
-			i = skipSpace(document, i+1)
+			i = space(document, i+1)
 		}
 	}
 }
@@ -109,73 +123,4 @@ func isPlain(inside []byte) bool {
 		}
 	}
 	return true
-}
-
-func skipSpace(document []byte, i int) int {
-	for i < len(document) {
-		switch document[i] {
-		case ' ', '\t', '\n', '\r':
-			i++
-		default:
-			return i
-		}
-	}
-	return i
-}
-
-// skipString returns the offset behind the string literal at i.
-func skipString(document []byte, i int) int {
-	for i++; i < len(document); {
-		quote := bytes.IndexByte(document[i:], '"')
-		if quote < 0 {
-			break
-		}
-		i += quote + 1
-		backslashes := 0
-		for document[i-2-backslashes] == '\\' {
-			backslashes++
-		}
-		if backslashes%2 == 0 {
-			return i
-		}
-	}
-	return len(document)
-}
-
-// skipValue returns the offset behind the value at i.
-func skipValue(document []byte, i int) int {
-	for depth := 0; i < len(document); {
-		switch c := document[i]; c {
-		case '"':
-			i = skipString(document, i)
-		case '{', '[':
-			depth++
-			i++
-			continue
-		case '}', ']':
-			depth--
-			i++
-		case ',', ':', ' ', '\t', '\n', '\r':
-			i++
-			continue
-		default:
-			i = skipScalar(document, i)
-		}
-		if depth <= 0 {
-			return i
-		}
-	}
-	return len(document)
-}
-
-// skipScalar returns the offset behind the number, true, false or null at i.
-func skipScalar(document []byte, i int) int {
-	for i < len(document) {
-		switch document[i] {
-		case ',', ']', '}', ' ', '\t', '\n', '\r':
-			return i
-		}
-		i++
-	}
-	return i
 }
