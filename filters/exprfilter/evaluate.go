@@ -24,17 +24,12 @@ func compileValue(t *term) func(*machine) value {
 			}
 			return m.at(at).value
 		}
-	case opNegate:
-		a := compileValue(t.args[0])
+	case opNegate, opArithmetic:
+		n := compileNumber(t)
 		return func(m *machine) value {
-			v := a(m)
-			if v.class == classNumber {
-				return value{class: classNumber, number: -v.number}
-			}
-			return failed(v)
+			number, c := n(m)
+			return value{class: c, number: number}
 		}
-	case opArithmetic:
-		return compileArithmetic(t)
 	case opCoalesce:
 		a, b := compileValue(t.args[0]), compileValue(t.args[1])
 		return func(m *machine) value {
@@ -68,46 +63,65 @@ func compileValue(t *term) func(*machine) value {
 	return func(m *machine) value { return value{class: c(m)} }
 }
 
-// failed is the value of an operation that expr defines for numbers only.
-func failed(v value) value {
-	if v.class == classUnknown {
-		return value{class: classUnknown}
-	}
-	return value{class: classError}
-}
-
-func compileArithmetic(t *term) func(*machine) value {
-	a, b := compileValue(t.args[0]), compileValue(t.args[1])
-	operator := t.operator[0]
-	if t.operator == "**" {
-		operator = '^'
-	}
-	return func(m *machine) value {
-		x := a(m)
-		if x.class >= classError {
-			return value{class: x.class}
+// compileNumber returns a function that evaluates a term of which only numbers
+// are of use, as arithmetic has it: the number, and the value's class.
+func compileNumber(t *term) func(*machine) (float64, class) {
+	switch t.op {
+	case opConstant:
+		number, c := t.value.number, t.value.class
+		return func(*machine) (float64, class) { return number, c }
+	case opPlace:
+		at := t.place.number
+		return func(m *machine) (float64, class) {
+			c := m.at(at)
+			return c.number, c.class
 		}
-		y := b(m)
-		if x.class != classNumber || y.class != classNumber {
-			if y.class < classError && operator == '+' && x.class == classString && y.class == classString {
-				return value{class: classUnknown} // expr joins them
+	case opNegate:
+		a := compileNumber(t.args[0])
+		return func(m *machine) (float64, class) {
+			number, c := a(m)
+			if c < classError && c != classNumber {
+				c = classError
 			}
-			return failed(y)
+			return -number, c
 		}
-		result := value{class: classNumber}
-		switch operator {
-		case '+':
-			result.number = x.number + y.number
-		case '-':
-			result.number = x.number - y.number
-		case '*':
-			result.number = x.number * y.number
-		case '/':
-			result.number = x.number / y.number
-		case '^':
-			result.number = math.Pow(x.number, y.number)
+	case opArithmetic:
+		a, b := compileNumber(t.args[0]), compileNumber(t.args[1])
+		operator := t.operator[0]
+		if t.operator == "**" {
+			operator = '^'
 		}
-		return result
+		return func(m *machine) (float64, class) {
+			x, c := a(m)
+			if c >= classError {
+				return 0, c
+			}
+			y, d := b(m)
+			switch {
+			case d >= classError:
+				return 0, d
+			case operator == '+' && c == classString && d == classString:
+				return 0, classUnknown // expr joins them
+			case c != classNumber || d != classNumber:
+				return 0, classError
+			}
+			switch operator {
+			case '+':
+				return x + y, classNumber
+			case '-':
+				return x - y, classNumber
+			case '*':
+				return x * y, classNumber
+			case '/':
+				return x / y, classNumber
+			}
+			return math.Pow(x, y), classNumber
+		}
+	}
+	v := compileValue(t)
+	return func(m *machine) (float64, class) {
+		v := v(m)
+		return v.number, v.class
 	}
 }
 
@@ -258,8 +272,11 @@ func compileIn(t *term) func(*machine) class {
 }
 
 func compileCompare(t *term) func(*machine) class {
-	a, b := compileValue(t.args[0]), compileValue(t.args[1])
 	operator := t.operator
+	if operator[0] != '=' && operator[0] != '!' && (t.args[0].isNumber() || t.args[1].isNumber()) {
+		return compileOrder(t)
+	}
+	a, b := compileValue(t.args[0]), compileValue(t.args[1])
 	if operator == "==" || operator == "!=" {
 		return func(m *machine) class {
 			x := a(m)
@@ -284,31 +301,48 @@ func compileCompare(t *term) func(*machine) class {
 		case y.class >= classError:
 			return y.class
 		case x.class == classNumber && y.class == classNumber:
-			switch operator {
-			case "<":
-				return truth(x.number < y.number)
-			case "<=":
-				return truth(x.number <= y.number)
-			case ">":
-				return truth(x.number > y.number)
-			default:
-				return truth(x.number >= y.number)
-			}
+			return order(operator, x.number, y.number)
 		case x.class == classString && y.class == classString:
-			order := bytes.Compare(x.text, y.text)
-			switch operator {
-			case "<":
-				return truth(order < 0)
-			case "<=":
-				return truth(order <= 0)
-			case ">":
-				return truth(order > 0)
-			default:
-				return truth(order >= 0)
-			}
+			return order(operator, bytes.Compare(x.text, y.text), 0)
 		}
 		return classError
 	}
+}
+
+// isNumber reports whether the value is a number, if it is one at all.
+func (t *term) isNumber() bool {
+	return t.op == opNegate || t.op == opArithmetic && t.operator != "+" || t.op == opConstant && t.value.class == classNumber
+}
+
+// compileOrder compares by order where only numbers can be compared.
+func compileOrder(t *term) func(*machine) class {
+	a, b, operator := compileNumber(t.args[0]), compileNumber(t.args[1]), t.operator
+	return func(m *machine) class {
+		x, c := a(m)
+		if c >= classError {
+			return c
+		}
+		y, d := b(m)
+		switch {
+		case d >= classError:
+			return d
+		case c != classNumber || d != classNumber:
+			return classError
+		}
+		return order(operator, x, y)
+	}
+}
+
+func order[T int | float64](operator string, x, y T) class {
+	switch operator {
+	case "<":
+		return truth(x < y)
+	case "<=":
+		return truth(x <= y)
+	case ">":
+		return truth(x > y)
+	}
+	return truth(x >= y)
 }
 
 // equal compares two values by ==; of x it is known that it is a value.

@@ -14,7 +14,16 @@ const maxLeaf = 8
 type node struct {
 	certain []int // rules that keep the message, for sure
 	leaf    []int // rules to try
+	checks  []check
 	tables  []*table
+}
+
+// A check is a condition that leads on where it is true: a table of one entry,
+// made small, since there may be as many as rules.
+type check struct {
+	decide func(*machine) class
+	yes    *node
+	group  int // fails where the condition does; -1 if there is none
 }
 
 // A table finds nodes by one attribute's value.
@@ -26,7 +35,37 @@ type table struct {
 	prefixes  []prefixTable
 	classes   [classCount]*node
 	failing   []failing
-	rules     []int // all that are under the table
+}
+
+// nodes yields all nodes that the table leads to.
+func (t *table) nodes(yield func(*node) bool) {
+	for _, n := range t.strings {
+		if !yield(n) {
+			return
+		}
+	}
+	for _, n := range t.numbers {
+		if !yield(n) {
+			return
+		}
+	}
+	for _, n := range t.intervals.nodes {
+		if !yield(n) {
+			return
+		}
+	}
+	for _, p := range t.prefixes {
+		for _, n := range p.nodes {
+			if !yield(n) {
+				return
+			}
+		}
+	}
+	for _, n := range t.classes {
+		if n != nil && !yield(n) {
+			return
+		}
+	}
 }
 
 type prefixTable struct {
@@ -106,10 +145,39 @@ func (b *builder) build(entries []entry, used []*attribute) *node {
 		n.tables = append(n.tables, t.table)
 	}
 	slices.SortFunc(n.tables, func(x, y *table) int { return cmp.Compare(x.attribute.number, y.attribute.number) })
+	tables := n.tables[:0]
 	for _, t := range n.tables {
 		b.finish(byAttribute[t.attribute], append(used[:len(used):len(used)], t.attribute))
+		if c, ok := t.check(); ok {
+			n.checks = append(n.checks, c)
+		} else {
+			tables = append(tables, t)
+		}
 	}
+	n.tables = slices.Clip(tables)
 	return n
+}
+
+// check returns what the table of a condition comes to that leads on only where
+// it is true.
+func (t *table) check() (check, bool) {
+	yes := t.classes[classTrue]
+	if t.attribute.term.op != opCompare || yes == nil {
+		return check{}, false
+	}
+	for c, n := range t.classes {
+		if n != nil && class(c) != classTrue {
+			return check{}, false
+		}
+	}
+	c := check{decide: compileCondition(t.attribute.term), yes: yes, group: -1}
+	switch {
+	case len(t.failing) == 1 && t.failing[0].classes == setOf(classError):
+		c.group = t.failing[0].group
+	case len(t.failing) > 0:
+		return check{}, false
+	}
+	return c, true
 }
 
 // postings are where an entry is found.
@@ -223,7 +291,6 @@ type tableBuilder struct {
 type prefix string
 
 func (t *tableBuilder) add(s valueSet, e entry) {
-	t.table.rules = append(t.table.rules, e.rule)
 	post := func(key any) { t.postings[key] = append(t.postings[key], e) }
 	for _, k := range s.strings {
 		post(k)
@@ -246,7 +313,6 @@ func (t *tableBuilder) add(s valueSet, e entry) {
 
 // finish builds the table of what was posted.
 func (b *builder) finish(t *tableBuilder, used []*attribute) {
-	t.table.rules = slices.Compact(slices.Sorted(slices.Values(t.table.rules)))
 	for classes, rules := range t.groups {
 		t.table.failing = append(t.table.failing, failing{classes, len(b.groups)})
 		b.groups = append(b.groups, rules)

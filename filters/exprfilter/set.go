@@ -194,8 +194,48 @@ func (m *setMatcher) visit(n *node) {
 	for _, r := range n.leaf {
 		m.try(r)
 	}
+	for i := range n.checks {
+		c := &n.checks[i]
+		switch c.decide(&m.machine) {
+		case classTrue:
+			m.visit(c.yes)
+		case classError:
+			if c.group >= 0 {
+				m.fired = append(m.fired, c.group)
+			}
+		case classUnknown:
+			m.tryAll(c.yes)
+			if c.group >= 0 {
+				m.tryGroup(c.group)
+			}
+		}
+	}
 	for _, t := range n.tables {
 		m.search(t)
+	}
+}
+
+// tryAll tries every rule below a node.
+func (m *setMatcher) tryAll(n *node) {
+	for _, r := range n.certain {
+		m.try(r)
+	}
+	for _, r := range n.leaf {
+		m.try(r)
+	}
+	for i := range n.checks {
+		m.tryAll(n.checks[i].yes)
+	}
+	for _, t := range n.tables {
+		for below := range t.nodes {
+			m.tryAll(below)
+		}
+	}
+}
+
+func (m *setMatcher) tryGroup(g int) {
+	for _, r := range m.set.groups[g] {
+		m.try(r)
 	}
 }
 
@@ -228,13 +268,11 @@ func (m *setMatcher) search(t *table) {
 			t.intervals.visit(v.number, 0, len(t.intervals.list), m)
 		}
 	case classUnknown:
-		for _, r := range t.rules {
-			m.try(r)
+		for n := range t.nodes {
+			m.tryAll(n)
 		}
 		for _, f := range t.failing {
-			for _, r := range m.set.groups[f.group] {
-				m.try(r)
-			}
+			m.tryGroup(f.group)
 		}
 		return
 	}
