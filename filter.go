@@ -38,9 +38,24 @@ type Set interface {
 	// Paths names what the set reads of a message. The caller must not
 	// modify it.
 	Paths() []Path
+	// Groups lists rules that fail together, in ascending order: a verdict
+	// may name a group instead of each of its rules. The caller must not
+	// modify it.
+	Groups() [][]int
+	// Access says how a rule is found for a message.
+	Access(rule int) Access
 	// Bind returns a new matcher that finds Paths()[i] in slot slots[i] of
 	// the messages' projection.
 	Bind(slots []int) SetMatcher
+}
+
+// An Access says how a set finds a rule for a message.
+type Access struct {
+	// Linear says that the rule is evaluated for every message, or nearly:
+	// what it costs is its own.
+	Linear bool
+	// By is what the rule is found by, or why it is linear.
+	By string
 }
 
 // A SetMatcher is a set's state for one goroutine at a time.
@@ -48,15 +63,21 @@ type SetMatcher interface {
 	// Match says which rules of the set keep which messages of the batch, by
 	// appending to verdicts: in the order of the batch, then of the rules.
 	// It borrows the messages until it returns.
+	// The verdicts that name groups come last of a message's verdicts.
 	Match(batch []*Message, verdicts []Verdict) []Verdict
+	// Failure returns the error of a rule on a message, on which a verdict
+	// says that the rule's group fails.
+	Failure(m *Message, rule int) error
 }
 
 // A Verdict says that a rule of a set keeps a message of a batch, or failed
-// on it. What isn't kept has no verdict.
+// on it; or that all rules of a group did. What isn't kept has no verdict.
 type Verdict struct {
-	Message int   // index into the batch
-	Rule    int   // index into the set's rules
-	Err     error // nil: the message is kept
+	Message int // index into the batch
+	Rule    int // index into the set's rules
+	// Group, if it is not 0, says that the rules of Groups()[Group-1] failed.
+	Group int
+	Err   error // of a rule; nil: the message is kept
 }
 
 // A Value is a compiled expression that yields any JSON value. It is
@@ -137,7 +158,17 @@ func (funcKind) Compile(filters []Filter) (Set, error) {
 type funcSet []FilterFunc
 
 func (funcSet) Paths() []Path           { return nil }
+func (funcSet) Groups() [][]int         { return nil }
 func (s funcSet) Bind([]int) SetMatcher { return s }
+
+func (funcSet) Access(int) Access {
+	return Access{Linear: true, By: "a Go function, called for every message"}
+}
+
+func (s funcSet) Failure(m *Message, rule int) error {
+	_, err := s[rule](m)
+	return err
+}
 
 func (s funcSet) Match(batch []*Message, verdicts []Verdict) []Verdict {
 	for i, m := range batch {

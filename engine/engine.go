@@ -147,6 +147,7 @@ func (e *Engine) swap(t *Table) (drained <-chan struct{}, number uint64, err err
 	go func() { // ends when the old table's last message has left the queues
 		<-drained
 		e.closeStages(old.table)
+		e.counters.forgetGroups()
 		for _, key := range unused {
 			e.closeRetired(key)
 		}

@@ -19,12 +19,16 @@ type Processor struct {
 	// later takes messages for a rule's Stage, which then is not run here.
 	// Nil: it is.
 	later func(b *boundProgram, at int, m *filterd.Message)
+	// counts says that whoever owns the processor counts what is in failing;
+	// if not, every rule that fails has an outcome.
+	counts bool
 
 	batch    [1]*filterd.Message
 	valid    []*filterd.Message // of the batch at hand
 	index    []int              // of the valid messages in the batch
 	verdicts []filterd.Verdict
 	merged   []filterd.Verdict
+	failing  []failing
 	results  []Result
 	outputs  []Output
 	outcomes []Outcome
@@ -73,6 +77,13 @@ type Output struct {
 
 	rule    *rule
 	message *filterd.Message // as it came in
+}
+
+// failing is a group that failed on a message.
+type failing struct {
+	group   *failureGroup
+	message *filterd.Message
+	matcher filterd.SetMatcher
 }
 
 // boundProgram is a program with one goroutine's matchers.
@@ -184,7 +195,8 @@ func (p *Processor) bind(program *program) *boundProgram {
 // match returns the verdicts of the whole program, with rules numbered as in
 // the program, in the order of the messages, then of the rules.
 func (p *Processor) match(b *boundProgram, batch []*filterd.Message) []filterd.Verdict {
-	p.merged = p.merged[:0]
+	p.merged, p.failing = p.merged[:0], p.failing[:0]
+	sorted := len(b.matchers) == 0 || len(b.matchers) == 1 && len(b.always) == 0
 	for i := range batch {
 		for _, rule := range b.always {
 			p.merged = append(p.merged, filterd.Verdict{Message: i, Rule: rule})
@@ -193,11 +205,16 @@ func (p *Processor) match(b *boundProgram, batch []*filterd.Message) []filterd.V
 	for i, matcher := range b.matchers {
 		p.verdicts = matcher.Match(batch, p.verdicts[:0])
 		for _, v := range p.verdicts {
+			if v.Group > 0 {
+				p.fail(&b.sets[i], matcher, batch[v.Message], v)
+				sorted = false
+				continue
+			}
 			v.Rule = b.sets[i].rules[v.Rule]
 			p.merged = append(p.merged, v)
 		}
 	}
-	if len(b.matchers) > 1 || len(b.matchers) == 1 && len(b.always) > 0 {
+	if !sorted {
 		slices.SortFunc(p.merged, func(a, b filterd.Verdict) int {
 			if a.Message != b.Message {
 				return a.Message - b.Message
@@ -206,6 +223,21 @@ func (p *Processor) match(b *boundProgram, batch []*filterd.Message) []filterd.V
 		})
 	}
 	return p.merged
+}
+
+// fail takes the verdict that a group of a set fails.
+func (p *Processor) fail(s *ruleSet, matcher filterd.SetMatcher, m *filterd.Message, v filterd.Verdict) {
+	group := &s.groups[v.Group-1]
+	each := group.all
+	if p.counts {
+		each = group.loud
+		if len(group.quiet) > 0 {
+			p.failing = append(p.failing, failing{group, m, matcher})
+		}
+	}
+	for _, i := range each {
+		p.merged = append(p.merged, filterd.Verdict{Message: v.Message, Rule: s.rules[i], Err: matcher.Failure(m, i)})
+	}
 }
 
 // apply goes on with a message that a rule's condition kept, or failed on.

@@ -37,8 +37,33 @@ type program struct {
 
 // A ruleSet is the rules of a program whose conditions are of one kind.
 type ruleSet struct {
-	set   filterd.Set
-	rules []int // indices into program.rules, by the set's numbers
+	set    filterd.Set
+	rules  []int // indices into program.rules, by the set's numbers
+	groups []failureGroup
+}
+
+// A failureGroup is rules that fail together. Of those with nothing to do then
+// but to count, nobody needs to look at each one.
+type failureGroup struct {
+	all   []int   // by the set's numbers
+	loud  []int   // of those, the rules that do something when they fail
+	quiet []*rule // the others
+	first int     // of the quiet ones, by the set's numbers
+}
+
+func newFailureGroup(all []int, rules func(int) *rule) failureGroup {
+	g := failureGroup{all: all}
+	for _, i := range all {
+		if r := rules(i); r.OnError == OnErrorDrop {
+			if g.quiet == nil {
+				g.first = i
+			}
+			g.quiet = append(g.quiet, r)
+		} else {
+			g.loud = append(g.loud, i)
+		}
+	}
+	return g
 }
 
 // route finds what is to be done with a message that came through the pattern,
@@ -160,7 +185,11 @@ func compileProgram(rules []*rule) (*program, error) {
 		if err != nil {
 			return nil, fmt.Errorf("compile %d %s filters: %w", len(filters), kind.Name(), err)
 		}
-		p.sets = append(p.sets, ruleSet{set: set, rules: byKind[kind]})
+		s := ruleSet{set: set, rules: byKind[kind]}
+		for _, group := range set.Groups() {
+			s.groups = append(s.groups, newFailureGroup(group, func(i int) *rule { return rules[s.rules[i]] }))
+		}
+		p.sets = append(p.sets, s)
 		reads = append(reads, set.Paths())
 	}
 	p.projection = filterd.NewProjection(reads...)

@@ -63,6 +63,50 @@ type counters struct {
 	mu       sync.Mutex // guards the maps, not what they hold
 	channels map[string]*channelCounters
 	rules    map[string]*ruleCounters
+
+	failing sync.RWMutex // guards groups; taken before mu
+	groups  map[*failureGroup]*atomic.Uint64
+}
+
+// maxGroups bounds the groups that are counted apart from their rules.
+const maxGroups = 64
+
+// fail counts a message that the quiet rules of a group failed on: once, and
+// not for each rule. Groups come and go with programs; when there are many,
+// what they count goes to their rules.
+func (c *counters) fail(g *failureGroup) {
+	c.failing.RLock()
+	n := c.groups[g]
+	if n != nil {
+		n.Add(1)
+	}
+	c.failing.RUnlock()
+	if n != nil {
+		return
+	}
+	c.failing.Lock()
+	defer c.failing.Unlock()
+	if len(c.groups) >= maxGroups {
+		c.dissolve()
+	}
+	entry(&c.groups, g).Add(1)
+}
+
+// forgetGroups lets go of the programs whose groups have been counted.
+func (c *counters) forgetGroups() {
+	c.failing.Lock()
+	defer c.failing.Unlock()
+	c.dissolve()
+}
+
+// dissolve gives the rules what their groups have counted.
+func (c *counters) dissolve() {
+	for group, n := range c.groups {
+		for _, r := range group.quiet {
+			c.rule(r.Name).errors.Add(n.Load())
+		}
+	}
+	clear(c.groups)
 }
 
 type channelCounters struct {
@@ -91,9 +135,9 @@ func (c *counters) rule(name string) *ruleCounters {
 	return entry(&c.rules, name)
 }
 
-func entry[V any](m *map[string]*V, key string) *V {
+func entry[K comparable, V any](m *map[K]*V, key K) *V {
 	if *m == nil {
-		*m = make(map[string]*V)
+		*m = make(map[K]*V)
 	}
 	v := (*m)[key]
 	if v == nil {
@@ -122,6 +166,14 @@ func (c *counters) snapshot() Stats {
 		Gaps:            c.gaps.Load(),
 		GapTime:         time.Duration(c.gapTime.Load()),
 	}
+	c.failing.RLock()
+	defer c.failing.RUnlock()
+	inGroups := make(map[string]uint64)
+	for group, n := range c.groups {
+		for _, r := range group.quiet {
+			inGroups[r.Name] += n.Load()
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for label, channel := range c.channels {
@@ -137,7 +189,7 @@ func (c *counters) snapshot() Stats {
 		s.Rules[name] = RuleStats{
 			Matched:     r.matched.Load(),
 			Filtered:    r.filtered.Load(),
-			Errors:      r.errors.Load(),
+			Errors:      r.errors.Load() + inGroups[name],
 			Delivered:   r.delivered.Load(),
 			NoReceivers: r.noReceivers.Load(),
 			Undelivered: r.undelivered.Load(),

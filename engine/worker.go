@@ -25,6 +25,7 @@ type worker struct {
 func (g *generation) newWorker() *worker {
 	w := &worker{generation: g, processor: g.table.NewProcessor(), channels: make(map[*route]*channelCounters)}
 	w.processor.later = w.stage
+	w.processor.counts = true
 	return w
 }
 
@@ -56,6 +57,9 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 			}
 			w.countMessage(route, m, result)
 			w.finish(m, result)
+		}
+		for i := range w.processor.failing {
+			w.countFailing(&w.processor.failing[i])
 		}
 		batch = batch[n:]
 	}
@@ -116,12 +120,30 @@ func (w *worker) ruleError(r *rule, m *filterd.Message, err error) {
 	w.engine.log(&counters.failures, slog.LevelWarn, "rule failed", "rule", r.Name, "channel", m.Channel, "on_error", r.OnError, "error", err)
 }
 
-// log logs what may repeat with every message.
-func (e *Engine) log(limit *lograte.Limiter, level slog.Level, text string, args ...any) {
-	suppressed, ok := limit.Allow()
+// countFailing counts and reports a message that a group of rules failed on.
+func (w *worker) countFailing(f *failing) {
+	w.engine.counters.fail(f.group)
+	r := f.group.quiet[0]
+	suppressed, ok := w.rules[r.number].failures.Allow()
 	if !ok {
 		return
 	}
+	args := []any{"rule", r.Name, "channel", f.message.Channel, "on_error", r.OnError, "error", fmt.Errorf("when: %w", f.matcher.Failure(f.message, f.group.first))}
+	if others := len(f.group.quiet) - 1; others > 0 {
+		args = append(args, "other_rules", others)
+	}
+	w.engine.line(suppressed, slog.LevelWarn, "rule failed", args...)
+}
+
+// log logs what may repeat with every message.
+func (e *Engine) log(limit *lograte.Limiter, level slog.Level, text string, args ...any) {
+	if suppressed, ok := limit.Allow(); ok {
+		e.line(suppressed, level, text, args...)
+	}
+}
+
+// line logs a line that stands for others as well.
+func (e *Engine) line(suppressed int, level slog.Level, text string, args ...any) {
 	if suppressed > 0 {
 		args = append(args, "suppressed", suppressed)
 	}

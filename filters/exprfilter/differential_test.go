@@ -225,8 +225,19 @@ func checkSet(t *testing.T, filters []filterd.Filter, payloads []string) {
 		bound := &filterd.Message{Channel: "a", Payload: []byte(payload)}
 		bound.Bind(projection)
 		last := -1
+		grouped := make(map[int]bool)
 		for _, v := range matcher.Match([]*filterd.Message{bound}, nil) {
-			if v.Rule <= last {
+			if v.Group > 0 {
+				for _, r := range s.groups[v.Group-1] {
+					if got[r] != "false" || grouped[r] {
+						t.Fatalf("%s: rule %d has two verdicts", payload, r)
+					}
+					grouped[r] = true
+					got[r] = fmt.Sprint(matcher.Failure(bound, r))
+				}
+				continue
+			}
+			if v.Rule <= last || grouped[v.Rule] {
 				t.Fatalf("%s: rule %d after %d", payload, v.Rule, last)
 			}
 			last = v.Rule

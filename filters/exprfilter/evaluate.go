@@ -174,18 +174,23 @@ func compileCondition(t *term) func(*machine) class {
 		return compileCompare(t)
 	case opRange:
 		i := t.interval
-		return compileTest(t.args[0], func(v *value) class {
-			if v.class == classNumber {
-				return truth(i.contains(v.number))
+		a := compileNumber(t.args[0])
+		return func(m *machine) class {
+			x, c := a(m)
+			switch {
+			case c == classNumber:
+				return truth(i.contains(x))
+			case c >= classError:
+				return c
 			}
 			return classError
-		})
+		}
 	case opIn:
 		return compileIn(t)
 	case opAffix:
 		text := t.value.text
 		test := map[string]func(s, text []byte) bool{"startsWith": bytes.HasPrefix, "endsWith": bytes.HasSuffix, "contains": bytes.Contains}[t.operator]
-		return compileTest(t.args[0], func(v *value) class {
+		return compileTest(t.args[0], func(v value) class {
 			switch v.class {
 			case classString:
 				return truth(test(v.text, text))
@@ -196,7 +201,7 @@ func compileCondition(t *term) func(*machine) class {
 		})
 	case opMatches:
 		pattern := t.pattern
-		return compileTest(t.args[0], func(v *value) class {
+		return compileTest(t.args[0], func(v value) class {
 			switch v.class {
 			case classString:
 				return truth(pattern.Match(v.text))
@@ -210,7 +215,7 @@ func compileCondition(t *term) func(*machine) class {
 	if t.op == opBareRoot {
 		nilClass = classFalse
 	}
-	return compileTest(t.args[0], func(v *value) class {
+	return compileTest(t.args[0], func(v value) class {
 		switch v.class {
 		case classTrue, classFalse:
 			return v.class
@@ -222,11 +227,11 @@ func compileCondition(t *term) func(*machine) class {
 }
 
 // compileTest tests a value that can be evaluated.
-func compileTest(t *term, test func(*value) class) func(*machine) class {
+func compileTest(t *term, test func(value) class) func(*machine) class {
 	if t.op == opPlace {
 		at := t.place.number
 		return func(m *machine) class {
-			v := &m.at(at).value
+			v := m.at(at).value
 			if v.class >= classError {
 				return v.class
 			}
@@ -239,7 +244,7 @@ func compileTest(t *term, test func(*value) class) func(*machine) class {
 		if v.class >= classError {
 			return v.class
 		}
-		return test(&v)
+		return test(v)
 	}
 }
 
@@ -266,9 +271,9 @@ func compileIn(t *term) func(*machine) class {
 		for s := range l.strings {
 			text = s
 		}
-		return compileTest(t.args[0], func(v *value) class { return truth(v.class == classString && string(v.text) == text) })
+		return compileTest(t.args[0], func(v value) class { return truth(v.class == classString && string(v.text) == text) })
 	}
-	return compileTest(t.args[0], func(v *value) class { return l.has(*v) })
+	return compileTest(t.args[0], func(v value) class { return l.has(v) })
 }
 
 func compileCompare(t *term) func(*machine) class {

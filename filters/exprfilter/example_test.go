@@ -72,7 +72,14 @@ func ExampleKind_Compile() {
 	}
 	matcher := set.Bind(projection.Slots(set.Paths())) // one for each goroutine
 	for _, verdict := range matcher.Match(batch, nil) {
-		fmt.Println("message", verdict.Message, "rule", verdict.Rule, "error:", verdict.Err)
+		if verdict.Group == 0 {
+			fmt.Println("message", verdict.Message, "rule", verdict.Rule, "error:", verdict.Err)
+			continue
+		}
+		// All rules of a group fail, for one reason; it is told where it is asked for.
+		for _, rule := range set.Groups()[verdict.Group-1] {
+			fmt.Println("message", verdict.Message, "rule", rule, "error:", matcher.Failure(batch[verdict.Message], rule))
+		}
 	}
 	// Output:
 	// message 0 rule 0 error: <nil>

@@ -90,6 +90,13 @@ type entry struct {
 	grouped, single bool
 }
 
+func newEntry(rule int, condition *term) entry {
+	if condition.op == opAnd {
+		return entry{rule: rule, rest: condition.args, single: true}
+	}
+	return entry{rule: rule, rest: []*term{condition}, single: true}
+}
+
 // A builder builds an index.
 type builder struct {
 	coverer

@@ -55,10 +55,7 @@ func newSet(programs []*program) *set {
 	for i, p := range programs {
 		condition := t.condition(p.vm.Node(), true)
 		s.rules[i] = rule{program: p, decide: compileCondition(condition)}
-		entries[i] = entry{rule: i, rest: []*term{condition}, single: true}
-		if condition.op == opAnd {
-			entries[i].rest = condition.args
-		}
+		entries[i] = newEntry(i, condition)
 		reads[i] = t.reads(p.vm.Node())
 	}
 	settle(reads)
@@ -85,6 +82,9 @@ func paths(places []*place) []filterd.Path {
 
 // Paths implements [filterd.Set].
 func (s *set) Paths() []filterd.Path { return s.paths }
+
+// Groups implements [filterd.Set].
+func (s *set) Groups() [][]int { return s.groups }
 
 // Bind implements [filterd.Set].
 func (s *set) Bind(slots []int) filterd.SetMatcher { return s.bind(slots) }
@@ -124,17 +124,23 @@ func (m *setMatcher) Match(batch []*filterd.Message, verdicts []filterd.Verdict)
 				verdicts = append(verdicts, verdict)
 			}
 		}
-		for _, g := range m.fired {
-			for _, r := range m.set.groups[g] {
-				if verdict, ok := m.verdict(r); ok {
-					verdict.Message = i
-					verdicts = append(verdicts, verdict)
-				}
-			}
+		if len(verdicts)-start > 1 {
+			slices.SortFunc(verdicts[start:], func(a, b filterd.Verdict) int { return a.Rule - b.Rule })
 		}
-		slices.SortFunc(verdicts[start:], func(a, b filterd.Verdict) int { return a.Rule - b.Rule })
+		for _, g := range m.fired {
+			verdicts = append(verdicts, filterd.Verdict{Message: i, Group: g + 1})
+		}
 	}
 	return verdicts
+}
+
+// Failure implements [filterd.SetMatcher].
+func (m *setMatcher) Failure(message *filterd.Message, rule int) error {
+	if m.message != message {
+		m.load(message)
+	}
+	_, err := m.ask(m.set.rules[rule].program)
+	return err
 }
 
 // match fills in kept, failed and fired.

@@ -3,9 +3,11 @@
 package filtertest
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -29,6 +31,7 @@ func (s Suite) Run(t *testing.T) {
 	t.Run("batches say what single messages say", s.batches)
 	t.Run("one set serves many goroutines", s.concurrency)
 	t.Run("foreign filters are refused", s.foreign)
+	t.Run("a set says how it finds its rules", s.access)
 }
 
 func (s Suite) kind(t *testing.T) {
@@ -79,10 +82,25 @@ func (s Suite) alone() []string {
 	return verdicts
 }
 
-func texts(verdicts []filterd.Verdict, offset int) []string {
-	var texts []string
+// texts describes verdicts about a batch whose first message has that number.
+// A group's verdict becomes those of its rules.
+func texts(set filterd.Set, matcher filterd.SetMatcher, batch []*filterd.Message, verdicts []filterd.Verdict, first int) []string {
+	var each []filterd.Verdict
 	for _, v := range verdicts {
-		texts = append(texts, fmt.Sprintf("%d %d %v", v.Message+offset, v.Rule, v.Err))
+		if v.Group == 0 {
+			each = append(each, v)
+			continue
+		}
+		for _, rule := range set.Groups()[v.Group-1] {
+			each = append(each, filterd.Verdict{Message: v.Message, Rule: rule, Err: matcher.Failure(batch[v.Message], rule)})
+		}
+	}
+	slices.SortStableFunc(each, func(a, b filterd.Verdict) int {
+		return cmp.Or(cmp.Compare(a.Message, b.Message), cmp.Compare(a.Rule, b.Rule))
+	})
+	var texts []string
+	for _, v := range each {
+		texts = append(texts, fmt.Sprintf("%d %d %v", v.Message+first, v.Rule, v.Err))
 	}
 	return texts
 }
@@ -92,7 +110,8 @@ func (s Suite) agreement(t *testing.T) {
 	matcher := set.Bind(projection.Slots(set.Paths()))
 	var got []string
 	for i := range s.Messages {
-		got = append(got, texts(matcher.Match([]*filterd.Message{s.message(i, projection)}, nil), i)...)
+		batch := []*filterd.Message{s.message(i, projection)}
+		got = append(got, texts(set, matcher, batch, matcher.Match(batch, nil), i)...)
 	}
 	equal(t, got, s.alone())
 
@@ -125,7 +144,7 @@ func (s Suite) batches(t *testing.T) {
 	if len(got) == 0 || got[0].Message != -1 {
 		t.Fatal("Match does not append")
 	}
-	equal(t, texts(got[1:], 0), s.alone())
+	equal(t, texts(set, matcher, batch, got[1:], 0), s.alone())
 	if got := matcher.Match(nil, nil); len(got) > 0 {
 		t.Errorf("verdicts of no messages: %v", got)
 	}
@@ -145,7 +164,8 @@ func (s Suite) concurrency(t *testing.T) {
 			for range 20 {
 				byMessage := make([][]string, len(s.Messages))
 				for _, i := range rand.Perm(len(s.Messages)) {
-					byMessage[i] = texts(matcher.Match([]*filterd.Message{s.message(i, projection)}, nil), i)
+					batch := []*filterd.Message{s.message(i, projection)}
+					byMessage[i] = texts(set, matcher, batch, matcher.Match(batch, nil), i)
 				}
 				var got []string
 				for _, verdicts := range byMessage {
@@ -168,6 +188,16 @@ func (strangers) Name() string                                  { return "strang
 func (strangers) Compile([]filterd.Filter) (filterd.Set, error) { return nil, errors.New("none") }
 
 type strangers struct{}
+
+// access checks that a set can say of each rule how it finds it.
+func (s Suite) access(t *testing.T) {
+	set, _ := s.compile(t, s.Filters)
+	for i := range s.Filters {
+		if set.Access(i).By == "" {
+			t.Errorf("rule %d: nothing is said of how it is found", i)
+		}
+	}
+}
 
 func (s Suite) foreign(t *testing.T) {
 	if _, err := s.Kind.Compile([]filterd.Filter{stranger{}}); err == nil {
