@@ -90,7 +90,7 @@ type failing struct {
 type boundProgram struct {
 	*program
 	matchers []filterd.SetMatcher  // by sets
-	values   [][]filterd.Evaluator // by rules: those of set, then of to
+	values   [][]filterd.Evaluator // by rules: those of set, then of to; nil until they are used
 	runners  []filterd.StageRunner // by rules; nil where there is no stage
 	keys     []filterd.Evaluator   // by rules; nil where there is no key
 }
@@ -175,9 +175,6 @@ func (p *Processor) bind(program *program) *boundProgram {
 		b.matchers = append(b.matchers, s.set.Bind(program.projection.Slots(s.set.Paths())))
 	}
 	for i, r := range program.rules {
-		for _, v := range r.values() {
-			b.values[i] = append(b.values[i], v.Bind(program.projection.Slots(v.Paths())))
-		}
 		if r.Stage != nil {
 			b.runners[i] = r.Stage.Bind(program.projection.Slots(r.Stage.Paths()))
 		}
@@ -190,6 +187,17 @@ func (p *Processor) bind(program *program) *boundProgram {
 	}
 	p.bound[program] = b
 	return b
+}
+
+// valuesOf returns a rule's evaluators. Most rules of many match no message for
+// long, if ever.
+func (b *boundProgram) valuesOf(at int) []filterd.Evaluator {
+	if b.values[at] == nil {
+		for _, v := range b.rules[at].values() {
+			b.values[at] = append(b.values[at], v.Bind(b.projection.Slots(v.Paths())))
+		}
+	}
+	return b.values[at]
 }
 
 // match returns the verdicts of the whole program, with rules numbered as in
@@ -314,7 +322,7 @@ func (p *Processor) settle(b *boundProgram, at int, m *filterd.Message, result *
 // stages goes on behind the rule's Stage: with set, if asked to, and to.
 func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *filterd.StageResult, set bool) error {
 	r := b.rules[at]
-	values := b.values[at]
+	values := b.valuesOf(at)
 	computed := 0 // index of the next target's value
 	for _, member := range r.Set {
 		if member.Value != nil {
