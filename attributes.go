@@ -1,6 +1,7 @@
 package filterd
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -21,6 +22,21 @@ import (
 // members are the names of an event's members that are no extensions.
 var members = [...]string{"specversion", "id", "source", "type", "datacontenttype", "dataschema", "subject", "time", "data", "data_base64"}
 
+// The nodes of the members in every plan.
+const (
+	nodeSpecVersion = 1 + iota
+	nodeID
+	nodeSource
+	nodeType
+	nodeDataContentType
+	nodeDataSchema
+	nodeSubject
+	nodeTime
+	nodeData
+	nodeDataBase64
+	commonNodes // how many there are, with the document's
+)
+
 func reserved(name string) bool { return slices.Contains(members[:], name) }
 
 // memberName returns a member's name, without a copy if it is one of the usual.
@@ -35,40 +51,43 @@ func memberName(payload []byte, m projection.Member) string {
 }
 
 // checkName returns what is wrong with an attribute's name, or "".
-func checkName(name string) string {
-	for _, c := range []byte(name) {
+func checkName[text string | []byte](name text) string {
+	for i := range len(name) {
+		c := name[i]
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') {
 			return "an attribute's name consists of a-z and 0-9"
 		}
 	}
-	if name == "" {
+	if len(name) == 0 {
 		return "an attribute's name is not empty"
 	}
 	return ""
 }
 
 // checkText returns what is wrong with a CloudEvents String, or "".
-func checkText(text string) string {
+func checkText(text []byte) string {
 	if isPrintableASCII(text) {
 		return ""
 	}
-	if !utf8.ValidString(text) {
+	if !utf8.Valid(text) {
 		return "invalid UTF-8 is not allowed"
 	}
-	for _, r := range text {
+	for len(text) > 0 {
+		r, size := utf8.DecodeRune(text)
 		switch {
 		case r < 0x20 || r >= 0x7f && r <= 0x9f:
 			return fmt.Sprintf("control character %U is not allowed", r)
 		case r >= 0xfdd0 && r <= 0xfdef || r&0xfffe == 0xfffe:
 			return fmt.Sprintf("noncharacter %U is not allowed", r)
 		}
+		text = text[size:]
 	}
 	return ""
 }
 
-func isPrintableASCII(text string) bool {
-	for i := range len(text) {
-		if text[i] < 0x20 || text[i] >= 0x7f {
+func isPrintableASCII(text []byte) bool {
+	for _, c := range text {
+		if c < 0x20 || c >= 0x7f {
 			return false
 		}
 	}
@@ -81,7 +100,7 @@ func checkAttribute(name, text string) string {
 	if text == "" {
 		return "must not be empty"
 	}
-	if detail := checkText(text); detail != "" {
+	if detail := checkText([]byte(text)); detail != "" {
 		return detail
 	}
 	switch name {
@@ -90,24 +109,21 @@ func checkAttribute(name, text string) string {
 			return fmt.Sprintf("want %q, got %q", SpecVersion, text)
 		}
 	case "source":
-		if _, ok := parseURIReference(text); !ok {
+		if _, ok := parseURIReference([]byte(text)); !ok {
 			return fmt.Sprintf("%q is not a URI reference (RFC 3986)", text)
 		}
 	case "dataschema":
 		// The specification wants RFC 3986, section 4.3, which has no fragment;
 		// its own JSON Schema lets one through, and so do we.
-		if absolute, ok := parseURIReference(text); !ok || !absolute {
+		if absolute, ok := parseURIReference([]byte(text)); !ok || !absolute {
 			return fmt.Sprintf("%q is not an absolute URI (RFC 3986)", text)
 		}
 	case "datacontenttype":
-		if text == "application/json" {
-			break
-		}
-		if kind, _, err := mime.ParseMediaType(text); err != nil || !strings.Contains(kind, "/") {
+		if !isMediaType([]byte(text)) {
 			return fmt.Sprintf("%q is not a media type (RFC 2046)", text)
 		}
 	case "time":
-		if _, ok := parseTimestamp(text); !ok {
+		if !isTimestamp([]byte(text)) {
 			return fmt.Sprintf("%q is not a timestamp (RFC 3339)", text)
 		}
 	}
@@ -135,29 +151,41 @@ func newCharacters(more string) *characters {
 	return &set
 }
 
+// isMediaType reports whether a text is a media type of RFC 2046.
+func isMediaType(text []byte) bool {
+	if string(text) == "application/json" {
+		return true
+	}
+	kind, _, err := mime.ParseMediaType(string(text))
+	return err == nil && strings.Contains(kind, "/")
+}
+
 // parseURIReference reports whether a text is a URI reference of RFC 3986, and
 // if so, whether it has a scheme. (url.Parse knows neither the characters that
 // RFC 3986 forbids nor all the hosts that it allows.)
-func parseURIReference(text string) (absolute, ok bool) {
-	rest, fragment, _ := strings.Cut(text, "#")
-	rest, query, _ := strings.Cut(rest, "?")
-	if scheme, after, found := strings.Cut(rest, ":"); found && isScheme(scheme) {
+func parseURIReference(text []byte) (absolute, ok bool) {
+	rest, fragment, _ := bytes.Cut(text, []byte("#"))
+	rest, query, _ := bytes.Cut(rest, []byte("?"))
+	if scheme, after, found := bytes.Cut(rest, []byte(":")); found && isScheme(scheme) {
 		absolute, rest = true, after
 	}
-	if after, found := strings.CutPrefix(rest, "//"); found {
-		slash := strings.IndexByte(after+"/", '/')
+	if after, found := bytes.CutPrefix(rest, []byte("//")); found {
+		slash := bytes.IndexByte(after, '/')
+		if slash < 0 {
+			slash = len(after)
+		}
 		if !isAuthority(after[:slash]) {
 			return false, false
 		}
 		rest = after[slash:]
-	} else if segment, _, _ := strings.Cut(rest, "/"); !absolute && strings.Contains(segment, ":") {
+	} else if segment, _, _ := bytes.Cut(rest, []byte("/")); !absolute && bytes.IndexByte(segment, ':') >= 0 {
 		return false, false
 	}
 	return absolute, consistsOf(rest, inPath) && consistsOf(query, inQuery) && consistsOf(fragment, inQuery)
 }
 
-func isScheme(text string) bool {
-	for i, c := range []byte(text) {
+func isScheme(text []byte) bool {
+	for i, c := range text {
 		switch {
 		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z':
 		case i > 0 && (c >= '0' && c <= '9' || c == '+' || c == '-' || c == '.'):
@@ -165,44 +193,44 @@ func isScheme(text string) bool {
 			return false
 		}
 	}
-	return text != ""
+	return len(text) > 0
 }
 
 // isAuthority reports whether a text is [user "@"] host [":" port].
-func isAuthority(text string) bool {
-	if user, host, found := strings.Cut(text, "@"); found {
+func isAuthority(text []byte) bool {
+	if user, host, found := bytes.Cut(text, []byte("@")); found {
 		if !consistsOf(user, inUser) {
 			return false
 		}
 		text = host
 	}
-	host, port := text, ""
-	if i := strings.LastIndexByte(text, ':'); i > strings.LastIndexByte(text, ']') {
+	host, port := text, []byte(nil)
+	if i := bytes.LastIndexByte(text, ':'); i > bytes.LastIndexByte(text, ']') {
 		host, port = text[:i], text[i+1:]
 	}
-	if strings.Trim(port, "0123456789") != "" {
+	if len(bytes.Trim(port, "0123456789")) > 0 {
 		return false
 	}
-	literal, bracket := strings.CutPrefix(host, "[")
+	literal, bracket := bytes.CutPrefix(host, []byte("["))
 	if !bracket {
 		return consistsOf(host, inHost)
 	}
-	literal, bracket = strings.CutSuffix(literal, "]")
+	literal, bracket = bytes.CutSuffix(literal, []byte("]"))
 	if !bracket {
 		return false
 	}
-	if version, address, found := strings.Cut(literal, "."); found && strings.HasPrefix(version, "v") {
+	if version, address, found := bytes.Cut(literal, []byte(".")); found && bytes.HasPrefix(version, []byte("v")) {
 		digits := version[1:]
-		return digits != "" && strings.Trim(digits, "0123456789abcdefABCDEF") == "" &&
-			address != "" && !strings.Contains(address, "%") && consistsOf(address, inUser)
+		return len(digits) > 0 && len(bytes.Trim(digits, "0123456789abcdefABCDEF")) == 0 &&
+			len(address) > 0 && bytes.IndexByte(address, '%') < 0 && consistsOf(address, inUser)
 	}
-	address, err := netip.ParseAddr(literal)
+	address, err := netip.ParseAddr(string(literal))
 	return err == nil && address.Is6() && address.Zone() == ""
 }
 
 // consistsOf reports whether a text has no other characters than those given
 // and percent-encoded bytes.
-func consistsOf(text string, set *characters) bool {
+func consistsOf(text []byte, set *characters) bool {
 	for i := 0; i < len(text); i++ {
 		if text[i] == '%' {
 			if i+2 >= len(text) || !isHex(text[i+1]) || !isHex(text[i+2]) {
@@ -218,6 +246,71 @@ func consistsOf(text string, set *characters) bool {
 
 func isHex(c byte) bool {
 	return c >= '0' && c <= '9' || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
+}
+
+// isTimestamp reports whether a text is a timestamp of RFC 3339, as
+// parseTimestamp does.
+func isTimestamp(text []byte) bool {
+	return isUsualTimestamp(text) || isOddTimestamp(text)
+}
+
+func isOddTimestamp(text []byte) bool {
+	_, ok := parseTimestamp(string(text))
+	return ok
+}
+
+// isUsualTimestamp is isTimestamp, but says no to what is rare and takes some
+// thought: lower case, leap seconds, more than nanoseconds.
+func isUsualTimestamp(text []byte) bool {
+	if len(text) < len("2006-01-02T15:04:05Z") ||
+		text[4] != '-' || text[7] != '-' || text[10] != 'T' || text[13] != ':' || text[16] != ':' {
+		return false
+	}
+	century, year, month, day := twoDigits(text, 0), twoDigits(text, 2), twoDigits(text, 5), twoDigits(text, 8)
+	if century > 99 || year > 99 || month < 1 || month > 12 || day < 1 || day > daysOf(century*100+year, month) ||
+		twoDigits(text, 11) > 23 || twoDigits(text, 14) > 59 || twoDigits(text, 17) > 59 {
+		return false
+	}
+	zone := text[19:]
+	if zone[0] == '.' {
+		digits := 1
+		for digits < len(zone) && zone[digits]-'0' < 10 {
+			digits++
+		}
+		if digits == 1 || digits > 10 || digits == len(zone) {
+			return false
+		}
+		zone = zone[digits:]
+	}
+	switch zone[0] {
+	case 'Z':
+		return len(zone) == 1
+	case '+', '-':
+		return len(zone) == 6 && zone[3] == ':' && twoDigits(zone, 1) <= 23 && twoDigits(zone, 4) <= 59
+	}
+	return false
+}
+
+// twoDigits returns the number that two digits say, and more than 99 if they
+// are none.
+func twoDigits(text []byte, i int) uint {
+	tens, units := text[i]-'0', text[i+1]-'0'
+	if tens > 9 || units > 9 {
+		return 100
+	}
+	return uint(tens)*10 + uint(units)
+}
+
+func daysOf(year, month uint) uint {
+	switch {
+	case month == 2 && year%4 == 0 && (year%100 != 0 || year%400 == 0):
+		return 29
+	case month == 2:
+		return 28
+	case month == 4 || month == 6 || month == 9 || month == 11:
+		return 30
+	}
+	return 31
 }
 
 // isDateTime reports whether a text has the form of a date-time of RFC 3339,
@@ -304,7 +397,7 @@ func decodeBase64(text string) ([]byte, bool) {
 func checkExtension(value any) string {
 	switch value := value.(type) {
 	case string:
-		return checkText(value)
+		return checkText([]byte(value))
 	case bool, int32:
 	case int:
 		if value < math.MinInt32 || value > math.MaxInt32 {
@@ -334,7 +427,7 @@ func decodeExtension(value []byte) (any, string) {
 	switch value[0] {
 	case '"':
 		text := projection.Unquote(value)
-		return text, checkText(text)
+		return text, checkText([]byte(text))
 	case 't', 'f':
 		return value[0] == 't', ""
 	case '{', '[':
@@ -355,23 +448,6 @@ func pointerTo(tokens ...string) string {
 		b.WriteString(strings.ReplaceAll(strings.ReplaceAll(token, "~", "~0"), "/", "~1"))
 	}
 	return b.String()
-}
-
-func kindOf(value any) string {
-	switch value.(type) {
-	case nil:
-		return "null"
-	case bool:
-		return "a boolean"
-	case float64:
-		return "a number"
-	case string:
-		return "a string"
-	case []any:
-		return "an array"
-	default:
-		return "an object"
-	}
 }
 
 func kindOfRaw(value []byte) string {

@@ -195,7 +195,7 @@ func (r *Registry) CheckWhole(m *Message) error {
 func (c *Contract) check(m *Message, validate bool) error {
 	if m.contract != c {
 		if m.envelope() != c.Envelope {
-			m.view = view{}
+			m.view.forget()
 		}
 		m.contract = c
 	}
@@ -204,7 +204,7 @@ func (c *Contract) check(m *Message, validate bool) error {
 			Detail: fmt.Sprintf("%d bytes are over the limit of %d", len(m.Payload), c.MaxSize),
 		}}}
 	}
-	if err := m.decode(); err != nil {
+	if err := m.read(); err != nil {
 		return err
 	}
 	if !validate {
@@ -213,7 +213,7 @@ func (c *Contract) check(m *Message, validate bool) error {
 		}
 		return nil
 	}
-	if failures := c.Schema.check(m.view.data, m.view.at); failures != nil {
+	if failures := c.Schema.check(m.view.decodeData(), m.view.pointer()); failures != nil {
 		return &ValidationError{Channel: m.Channel, Reason: ReasonSchema, Failures: failures}
 	}
 	m.checked = c

@@ -51,13 +51,22 @@ type Event struct {
 // says below a nanosecond is lost. Data aliases the payload. The error is a
 // [*ValidationError] with every failure and no channel.
 func DecodeEvent(payload []byte) (*Event, error) {
-	// Unmarshal, not Valid: 1e400 is grammatical, but no float64.
-	var document any
-	if err := json.Unmarshal(payload, &document); err != nil {
-		return nil, malformed(payload, err)
+	var values [commonNodes]projection.Value
+	var others projection.Others
+	if !noPaths.plan.Scan(payload, values[:], &others) {
+		return nil, refusal(payload)
 	}
-	if _, ok := document.(map[string]any); !ok {
-		return nil, &ValidationError{Reason: ReasonEnvelope, Failures: []Failure{{Detail: "an event is a JSON object, not " + kindOf(document)}}}
+	event, err := decodeEvent(payload, values[0])
+	if err != nil {
+		return nil, err
+	}
+	return event, nil
+}
+
+// decodeEvent is DecodeEvent for a document that is JSON.
+func decodeEvent(payload []byte, document projection.Value) (*Event, *ValidationError) {
+	if document.Kind != projection.Object {
+		return nil, &ValidationError{Reason: ReasonEnvelope, Failures: []Failure{{Detail: "an event is a JSON object, not " + kindOfRaw(document.Of(payload))}}}
 	}
 	event, failures := parseEvent(payload)
 	if failures != nil {
@@ -75,7 +84,7 @@ func parseEvent(payload []byte) (*Event, []Failure) {
 	var common [16]member // enough for most events
 	found := common[:0]
 	for m := range projection.Members(payload, 0) {
-		found = append(found, member{memberName(payload, m), m.Value.Of(payload)})
+		found = append(found, member{memberName(payload, m), slices.Clip(m.Value.Of(payload))})
 	}
 	e := &Event{}
 	var failures failureList

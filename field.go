@@ -1,9 +1,9 @@
 package filterd
 
 import (
-	"bytes"
 	"math"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/filterd/filterd/internal/projection"
 )
@@ -26,7 +26,7 @@ const (
 type Field struct {
 	Kind FieldKind
 	// Text is the value's JSON text, or a string as it is if Plain is set.
-	// It aliases the payload.
+	// It may alias the payload.
 	Text  []byte
 	Plain bool
 }
@@ -40,122 +40,81 @@ type Fields interface {
 	Lookup(slot int) Field
 }
 
-// Bind makes Field and Lookup read the slots of p.
+// Bind makes Field and Lookup read the slots of p. Bind before anything reads
+// the payload lets one pass over it do for all.
 func (m *Message) Bind(p *Projection) { m.projection = p }
 
 // Field implements [Fields] for the projection that m is bound to.
 func (m *Message) Field(slot int) (any, error) {
-	path, steps := m.projection.paths[slot], m.projection.steps[slot]
-	if path == PathChannel {
+	p := m.projection
+	if p.paths[slot] == PathChannel {
 		return m.Channel, nil
 	}
-	if err := m.decode(); err != nil {
-		return nil, err
+	if !m.hasRead(p) {
+		m.scan()
 	}
-	value := m.view.data
-	if path[0] == PathEvent[0] {
-		value = m.view.attributes
+	v := &m.view
+	if v.err != nil {
+		return nil, m.failure()
 	}
-	for _, s := range steps {
-		switch parent := value.(type) {
-		case map[string]any:
-			value = nil
-			if s.index < 0 {
-				value = parent[s.name]
-			}
-		case []any:
-			value = nil
-			if s.index >= 0 && s.index < len(parent) {
-				value = parent[s.index]
-			}
-		default:
-			return nil, nil
-		}
+	switch p.paths[slot] {
+	case PathData:
+		return v.decodeData(), nil
+	case PathEvent:
+		return v.decodeAttributes(), nil
 	}
-	return value, nil
+	n := p.nodes[slot][v.reading]
+	if n < 0 {
+		return nil, nil
+	}
+	return decodeValue(v.document, v.values()[n]), nil
 }
 
 // Lookup implements [Fields] for the projection that m is bound to. A payload
 // that can't be decoded has no fields.
 func (m *Message) Lookup(slot int) Field {
-	path, steps := m.projection.paths[slot], m.projection.steps[slot]
-	if path == PathChannel {
-		return Field{Kind: FieldString, Text: []byte(m.Channel), Plain: true}
+	p := m.projection
+	if !m.hasRead(p) {
+		if p.paths[slot] == PathChannel {
+			return m.channelField()
+		}
+		m.scan()
 	}
-	if m.decode() != nil {
+	v := &m.view
+	n := p.nodes[slot][v.reading]
+	if n < 0 {
+		return m.specialField(n)
+	}
+	value := &v.values()[n]
+	switch value.Kind {
+	case projection.Missing:
+		return Field{}
+	case projection.String:
+		if inside := value.Inside(v.document); value.Flags == 0 || value.Flags == projection.Beyond && utf8.Valid(inside) {
+			return Field{Kind: FieldString, Text: inside, Plain: true}
+		}
+	}
+	return Field{Kind: FieldKind(value.Kind), Text: value.Of(v.document)}
+}
+
+// specialField returns the value of a path that no node stands for.
+func (m *Message) specialField(n int32) Field {
+	switch n {
+	case channelNode:
+		return m.channelField()
+	case textNode:
+		return Field{Kind: FieldString, Text: m.view.dataText(), Plain: true}
+	default:
 		return Field{}
 	}
-	value := m.Payload
-	switch {
-	case path[0] == PathEvent[0]:
-		if !m.view.event || len(steps) > 0 && (steps[0].name == "data" || steps[0].name == "data_base64") {
-			return Field{}
-		}
-	case m.view.plain:
-		if len(steps) > 0 {
-			return Field{}
-		}
-		return Field{Kind: FieldString, Text: m.view.text, Plain: true}
-	default:
-		if value = m.view.text; value == nil {
-			return Field{}
-		}
-	}
-	for _, s := range steps {
-		if s.index < 0 {
-			value = member(value, s.name)
-		} else {
-			value = element(value, s.index)
-		}
-		if value == nil {
-			return Field{}
-		}
-	}
-	value = bytes.TrimSpace(value)
-	kind := kindOfText(value)
-	if path[0] == PathEvent[0] && kind == FieldNull {
-		return Field{} // null means absent
-	}
-	return Field{Kind: kind, Text: value}
 }
 
-// member returns the last member of that name of a JSON object, or nil.
-func member(object []byte, name string) []byte {
-	var value []byte
-	for m := range projection.Members(object, 0) {
-		if m.Named(object, name) {
-			value = m.Value.Of(object)
-		}
+func (m *Message) channelField() Field {
+	v := &m.view
+	if string(v.channel) != m.Channel {
+		v.channel = []byte(m.Channel)
 	}
-	return value
-}
-
-// element returns an element of a JSON array, or nil.
-func element(array []byte, index int) []byte {
-	for e := range projection.Elements(array, 0) {
-		if index == 0 {
-			return e.Of(array)
-		}
-		index--
-	}
-	return nil
-}
-
-func kindOfText(value []byte) FieldKind {
-	switch value[0] {
-	case 'n':
-		return FieldNull
-	case 't', 'f':
-		return FieldBool
-	case '"':
-		return FieldString
-	case '[':
-		return FieldArray
-	case '{':
-		return FieldObject
-	default:
-		return FieldNumber
-	}
+	return Field{Kind: FieldString, Text: v.channel, Plain: true}
 }
 
 // Float returns a number's value, and NaN for what is none.

@@ -4,18 +4,23 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"time"
+
+	"github.com/filterd/filterd/internal/projection"
 )
 
 // A Message is one message of a Redis channel, or one entry of a stream.
 //
-// Its payload is decoded at most once, when something first asks for it. A
-// Message may be used by one goroutine at a time. Filters borrow a message
+// Its payload is read at most once for all paths of a projection, when
+// something first asks for it, and values are decoded when they are asked for.
+// A Message may be used by one goroutine at a time. Filters borrow a message
 // until they return; callbacks own theirs. To use a Message again for another
-// payload, call [Message.Reset]; writing to Payload after the first use of
-// Event, Data, Attributes, Field or [Registry.Check] leaves stale values.
+// payload, call [Message.Reset], which keeps its memory; writing to Payload
+// after the first use of Event, Data, Attributes, Field, Lookup or
+// [Registry.Check] leaves stale values.
 type Message struct {
 	Channel  string    // the channel, or stream, it was published to
 	Pattern  string    // the glob of the pattern subscription it came through; empty otherwise
@@ -29,24 +34,20 @@ type Message struct {
 	view       view
 }
 
-// view is a message's payload, decoded.
-type view struct {
-	done       bool
-	err        *ValidationError // Channel is left empty: the message knows it
-	event      bool             // the payload is an event
-	data       any
-	at         string // the JSON Pointer of data in the payload
-	text       []byte // the data as it stands in the payload; nil if there is none
-	plain      bool   // text is the string itself, not JSON
-	attributes map[string]any
-}
-
-// Reset makes m the message of another payload on the same channel, as it is
-// after a stage replaced the payload.
+// Reset makes m the message of another payload on the same channel.
 func (m *Message) Reset(payload []byte) {
 	m.Payload = payload
 	m.checked = nil
-	m.view = view{}
+	m.view.forget()
+}
+
+// With returns the message that m is with another payload: on the same
+// channel, and bound to the same projection. It leaves m alone.
+func (m *Message) With(payload []byte) *Message {
+	return &Message{
+		Channel: m.Channel, Pattern: m.Pattern, ID: m.ID, Payload: payload, Received: m.Received,
+		contract: m.contract, projection: m.projection,
+	}
 }
 
 // Checked reports whether the payload has been checked against the whole of a
@@ -56,10 +57,9 @@ func (m *Message) Checked(c *Contract) bool { return m.checked == c }
 // Clone returns a copy that shares no memory with m, for those who keep a
 // message longer than they may borrow it.
 func (m *Message) Clone() *Message {
-	c := *m
-	c.Payload = bytes.Clone(m.Payload)
-	c.view = view{}
-	return &c
+	c := m.With(bytes.Clone(m.Payload))
+	c.checked = m.checked
+	return c
 }
 
 // Data returns the message's data: the "data" member of an event, the whole
@@ -70,30 +70,30 @@ func (m *Message) Clone() *Message {
 // The envelope is that of the contract the message was checked against, or
 // [EnvelopeAuto]. The error is a [*ValidationError].
 func (m *Message) Data() (any, error) {
-	if err := m.decode(); err != nil {
+	if err := m.read(); err != nil {
 		return nil, err
 	}
-	return m.view.data, nil
+	return m.view.decodeData(), nil
 }
 
 // Decode decodes the message's data into a Go value, as [json.Unmarshal] does.
 // The data of a bytes envelope, or of data_base64, is decoded as a JSON text.
 // Errors are those of Data, and of the unmarshalling.
 func (m *Message) Decode(into any) error {
-	if err := m.decode(); err != nil {
+	if err := m.read(); err != nil {
 		return err
 	}
-	return json.Unmarshal(m.view.text, into)
+	return json.Unmarshal(m.view.dataText(), into)
 }
 
 // Attributes returns the event's context attributes as they stand in the
 // JSON, without those that are null; it is empty for a message that is no
 // event. The map is shared: do not modify it. Errors are those of Data.
 func (m *Message) Attributes() (map[string]any, error) {
-	if err := m.decode(); err != nil {
+	if err := m.read(); err != nil {
 		return nil, err
 	}
-	return m.view.attributes, nil
+	return m.view.decodeAttributes(), nil
 }
 
 // ErrNoEvent is returned by [Message.Event] for a message that carries none.
@@ -102,17 +102,17 @@ var ErrNoEvent = errors.New("message is not a CloudEvents event")
 // Event returns the message's event, or [ErrNoEvent] if it has no envelope.
 // Its Data aliases the payload. Other errors are those of Data.
 func (m *Message) Event() (*Event, error) {
-	if err := m.decode(); err != nil {
+	if err := m.read(); err != nil {
 		return nil, err
 	}
-	if !m.view.event {
+	if !m.view.isEvent() {
 		return nil, ErrNoEvent
 	}
-	return DecodeEvent(m.Payload)
+	return DecodeEvent(m.view.document)
 }
 
 // IsEvent reports whether the payload is a valid event.
-func (m *Message) IsEvent() bool { return m.decode() == nil && m.view.event }
+func (m *Message) IsEvent() bool { return m.read() == nil && m.view.isEvent() }
 
 func (m *Message) envelope() Envelope {
 	if m.contract == nil {
@@ -121,54 +121,18 @@ func (m *Message) envelope() Envelope {
 	return m.contract.Envelope
 }
 
-func (m *Message) decode() error {
-	if !m.view.done {
-		m.view = decode(m.Payload, m.envelope())
-	}
-	if m.view.err != nil {
-		err := *m.view.err
-		err.Channel = m.Channel
-		return &err
-	}
-	return nil
-}
-
-var noAttributes = map[string]any{}
-
-func decode(payload []byte, envelope Envelope) view {
-	if envelope == EnvelopeBytes {
-		return view{done: true, data: string(payload), text: payload, plain: true, attributes: noAttributes}
+// refusal is why a payload is refused that is not JSON. The texts are those of
+// encoding/json.
+func refusal(payload []byte) *ValidationError {
+	if uint64(len(payload)) > projection.MaxDocument {
+		return &ValidationError{Reason: ReasonSize, Failures: []Failure{{Detail: fmt.Sprintf("%d bytes are over the limit of 4 GiB", len(payload))}}}
 	}
 	var document any
-	if err := json.Unmarshal(payload, &document); err != nil {
-		return view{done: true, err: malformed(payload, err)}
+	err := json.Unmarshal(payload, &document)
+	if err == nil {
+		err = errors.New("filterd refuses what encoding/json accepts: please report it")
 	}
-	object, isObject := document.(map[string]any)
-	if envelope == EnvelopeAuto {
-		if _, ok := object["specversion"]; ok {
-			envelope = EnvelopeCloudEvents
-		}
-	}
-	if envelope != EnvelopeCloudEvents {
-		return view{done: true, data: document, text: payload, attributes: noAttributes}
-	}
-	if !isObject {
-		return view{done: true, err: &ValidationError{Reason: ReasonEnvelope, Failures: []Failure{{Detail: "an event is a JSON object, not " + kindOf(document)}}}}
-	}
-	event, failures := parseEvent(payload)
-	if failures != nil {
-		return view{done: true, err: &ValidationError{Reason: ReasonEnvelope, Failures: failures}}
-	}
-	v := view{done: true, event: true, data: object["data"], at: "/data", text: event.Data, attributes: object}
-	if event.Binary != nil {
-		v.data, v.at, v.text, v.plain = string(event.Binary), "/data_base64", event.Binary, true
-	}
-	for name, value := range object {
-		if value == nil || name == "data" || name == "data_base64" {
-			delete(object, name)
-		}
-	}
-	return v
+	return malformed(payload, err)
 }
 
 // malformed turns an error of encoding/json into one with a byte position.

@@ -3,8 +3,11 @@ package filterd
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/filterd/filterd/internal/projection"
 )
 
 // A Path names a value of a message: a root, then members and elements, as in
@@ -32,17 +35,11 @@ func ParsePath(text string) (Path, error) {
 	return path, err
 }
 
-// A step leads from a value to a member of it, or to an element.
-type step struct {
-	name  string
-	index int // used if it is not -1
-}
-
-func parsePath(text string) (Path, []step, error) {
+func parsePath(text string) (Path, []projection.Step, error) {
 	if len(text) > maxPath {
 		return "", nil, fmt.Errorf("path of %d bytes is over the limit of %d", len(text), maxPath)
 	}
-	fail := func(rest, format string, args ...any) (Path, []step, error) {
+	fail := func(rest, format string, args ...any) (Path, []projection.Step, error) {
 		return "", nil, fmt.Errorf("path %q, byte %d: %s", text, len(text)-len(rest)+1, fmt.Sprintf(format, args...))
 	}
 	end := strings.IndexAny(text+".", ".[")
@@ -50,7 +47,7 @@ func parsePath(text string) (Path, []step, error) {
 	if root != PathData && root != PathEvent {
 		return fail(text, "want data or event")
 	}
-	var steps []step
+	var steps []projection.Step
 	canonical := string(root)
 	for rest != "" {
 		if rest[0] == '.' {
@@ -58,7 +55,7 @@ func parsePath(text string) (Path, []step, error) {
 			if n == 0 {
 				return fail(rest[1:], "want a name after the dot")
 			}
-			steps = append(steps, step{name: rest[1 : 1+n], index: -1})
+			steps = append(steps, projection.Step{Name: rest[1 : 1+n], Index: -1})
 			canonical += rest[:1+n]
 			rest = rest[1+n:]
 			continue
@@ -78,7 +75,7 @@ func parsePath(text string) (Path, []step, error) {
 		}
 		switch key := key.(type) {
 		case string:
-			steps = append(steps, step{name: key, index: -1})
+			steps = append(steps, projection.Step{Name: key, Index: -1})
 			if n := identifier(key); n == len(key) && n > 0 {
 				canonical += "." + key
 			} else {
@@ -89,7 +86,7 @@ func parsePath(text string) (Path, []step, error) {
 			if err != nil || index < 0 {
 				return fail(rest[1:], "want an index from 0")
 			}
-			steps = append(steps, step{index: index})
+			steps = append(steps, projection.Step{Index: index})
 			canonical += "[" + strconv.Itoa(index) + "]"
 		default:
 			return fail(rest[1:], "want a string or an index")
@@ -113,32 +110,76 @@ func identifier(text string) int {
 }
 
 // A Projection numbers the paths that are read from a channel's messages, so
-// that each is looked up once for all its readers. It is immutable.
+// that one pass over a payload finds the values of all. It is immutable.
 type Projection struct {
 	paths []Path
-	steps [][]step // of the paths
 	slots map[Path]int
+	plan  *projection.Plan
+	nodes [][readings]int32 // of the plan, by slots
+	// attributes are the nodes of an event's attributes that are read.
+	attributes []int32
 }
+
+// What stands for a node where there is none.
+const (
+	missingNode int32 = -1 - iota
+	textNode          // the data, which is a text and not JSON
+	channelNode
+)
+
+// noPaths is what is read of a message that isn't bound.
+var noPaths = NewProjection()
 
 // NewProjection unites the paths of all readers. It panics on a path that
 // [ParsePath] refuses and that is not [PathChannel].
 func NewProjection(readers ...[]Path) *Projection {
 	p := &Projection{slots: make(map[Path]int)}
+	var inDocument [][]projection.Step // paths from the document
+	var slots []int                    // of these
+	var reads []reading                // in which they are read
+	add := func(slot int, r reading, steps ...projection.Step) {
+		inDocument, slots, reads = append(inDocument, steps), append(slots, slot), append(reads, r)
+	}
 	for _, paths := range readers {
 		for _, path := range paths {
 			if _, ok := p.slots[path]; ok {
 				continue
 			}
-			var steps []step
-			if path != PathChannel {
-				var err error
-				if _, steps, err = parsePath(string(path)); err != nil {
-					panic("filterd: " + err.Error())
-				}
-			}
-			p.slots[path] = len(p.paths)
+			slot := len(p.paths)
+			p.slots[path] = slot
 			p.paths = append(p.paths, path)
-			p.steps = append(p.steps, steps)
+			nodes := [...]int32{missingNode, missingNode, missingNode, missingNode, missingNode}
+			if path == PathChannel {
+				nodes = [...]int32{channelNode, channelNode, channelNode, channelNode, channelNode}
+				p.nodes = append(p.nodes, nodes)
+				continue
+			}
+			_, steps, err := parsePath(string(path))
+			if err != nil {
+				panic("filterd: " + err.Error())
+			}
+			switch isData := path[0] == PathData[0]; {
+			case isData:
+				add(slot, readRaw, steps...)
+				add(slot, readEvent, slices.Concat([]projection.Step{{Name: "data", Index: -1}}, steps)...)
+				if len(steps) == 0 {
+					nodes[readBinary], nodes[readBytes] = textNode, textNode
+				}
+			case len(steps) == 0:
+				nodes[readEvent], nodes[readBinary] = 0, 0
+			case len(steps) == 1 && steps[0].Index < 0 && steps[0].Name != "data" && steps[0].Name != "data_base64":
+				add(slot, readEvent, steps...)
+				add(slot, readBinary, steps...)
+			}
+			p.nodes = append(p.nodes, nodes)
+		}
+	}
+	plan, nodes := projection.NewPlan(members[:], inDocument)
+	p.plan = plan
+	for i, n := range nodes {
+		p.nodes[slots[i]][reads[i]] = int32(n)
+		if reads[i] == readBinary {
+			p.attributes = append(p.attributes, int32(n))
 		}
 	}
 	return p

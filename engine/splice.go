@@ -53,7 +53,7 @@ func (s *splicer) data() (int, error) {
 	at := -1
 	for m := range projection.Members(s.payload, 0) {
 		if m.Name(s.payload) == "data" {
-			at = m.Value.Start
+			at = int(m.Value.Start)
 		}
 	}
 	if at < 0 {
@@ -93,22 +93,22 @@ func (s *splicer) edits(at int, members []memberEdit) []edit {
 	if len(members) == 0 {
 		return nil
 	}
-	spans := make([]projection.Span, len(members)) // of the values to replace
-	last := -1                                     // behind the object's last member
+	values := make([]projection.Value, len(members)) // to replace
+	last := -1                                       // behind the object's last member
 	for m := range projection.Members(s.payload, at) {
 		name := m.Name(s.payload)
 		for i := range members {
 			if members[i].name == name {
-				spans[i] = m.Value
+				values[i] = m.Value
 			}
 		}
-		last = m.Value.End
+		last = int(m.Value.End)
 	}
 	var edits []edit
 	var added []byte
 	for i, m := range members {
-		if spans[i].End > 0 {
-			edits = append(edits, edit{spans[i].Start, spans[i].End, m.text})
+		if values[i].End > 0 {
+			edits = append(edits, edit{int(values[i].Start), int(values[i].End), m.text})
 			continue
 		}
 		if last >= 0 || len(added) > 0 {

@@ -2,8 +2,8 @@
 // values stand, without building them.
 //
 // A [Plan] reads many values in one pass, and checks the whole document.
-// [Members] and [Elements] walk through one object or array of a document that
-// encoding/json accepts; in another one they end where they can't go on.
+// [Members] walks through one object of a document that encoding/json accepts;
+// in another one it ends where it can't go on.
 // Nothing reads outside the document.
 package projection
 
@@ -22,20 +22,11 @@ func (s Span) Of(document []byte) []byte { return document[s.Start:s.End:s.End] 
 // A Member is one member of a JSON object.
 type Member struct {
 	Key   Span // with its quotes
-	Value Span
+	Value Value
 }
 
 // Name returns the member's unescaped name.
 func (m Member) Name(document []byte) string { return Unquote(m.Key.Of(document)) }
-
-// Named reports whether the member has that name.
-func (m Member) Named(document []byte, name string) bool {
-	literal := m.Key.Of(document)
-	if inside := literal[1 : len(literal)-1]; isPlain(inside) {
-		return string(inside) == name
-	}
-	return Unquote(literal) == name
-}
 
 // Members yields the members of the object that starts at the first
 // non-space byte from offset at, in the document's order and with
@@ -61,41 +52,14 @@ func Members(document []byte, at int) iter.Seq[Member] {
 			if i >= len(document) {
 				return
 			}
-			if end, _, _ = skipAny(document, i, 0); end < 0 {
-				return
-			}
-			value := Span{i, end}
-			if !yield(Member{Key: key, Value: value}) {
-				return
-			}
-			i = space(document, value.End)
-			if i >= len(document) || document[i] != ',' {
-				return
-			}
-			i = space(document, i+1)
-		}
-	}
-}
-
-// Elements yields the elements of the array that starts at the first non-space
-// byte from offset at. It yields nothing where no array starts there.
-func Elements(document []byte, at int) iter.Seq[Span] {
-	return func(yield func(Span) bool) {
-		i := space(document, at)
-		if i >= len(document) || document[i] != '[' {
-			return
-		}
-		i = space(document, i+1)
-		for i < len(document) && document[i] != ']' {
-			end, _, _ := skipAny(document, i, 0)
+			end, kind, flags := skipAny(document, i, 0)
 			if end < 0 {
 				return
 			}
-			value := Span{i, end}
-			if !yield(value) {
+			if !yield(Member{Key: key, Value: Value{uint32(i), uint32(end), kind, flags}}) {
 				return
 			}
-			i = space(document, value.End)
+			i = space(document, end)
 			if i >= len(document) || document[i] != ',' {
 				return
 			}

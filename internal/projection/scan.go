@@ -99,6 +99,7 @@ func (s *scanner) value(document []byte, i int, n int32, depth int) int {
 	if v.Kind != Missing { // a duplicate
 		below := &s.plan.nodes[n]
 		clear(s.values[below.first:below.end])
+		v.Flags = 0
 	}
 	v.Start = uint32(i)
 	switch document[i] {
