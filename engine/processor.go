@@ -16,6 +16,7 @@ import (
 type Processor struct {
 	table *Table
 	bound map[*program]*boundProgram
+	rules int // in the bound programs
 	// later takes messages for a rule's Stage, which then is not run here.
 	// Nil: it is.
 	later func(b *boundProgram, at int, m *filterd.Message)
@@ -123,11 +124,11 @@ func (p *Processor) process(route *route, batch []*filterd.Message) {
 	p.begin(len(batch))
 	p.valid, p.index = p.valid[:0], p.index[:0]
 	for i, m := range batch {
+		m.Bind(b.projection) // first, so that one pass over the payload does
 		if err := p.table.registry.Check(m); err != nil {
 			p.results[i].Invalid = err
 			continue
 		}
-		m.Bind(b.projection)
 		p.valid = append(p.valid, m)
 		p.index = append(p.index, i)
 	}
@@ -182,10 +183,12 @@ func (p *Processor) bind(program *program) *boundProgram {
 			b.keys[i] = r.Key.Bind(program.projection.Slots(r.Key.Paths()))
 		}
 	}
-	if len(p.bound) >= p.table.maxPrograms {
+	if len(p.bound) >= p.table.maxPrograms || p.rules > maxCompiled+8*len(p.table.rules) {
 		clear(p.bound)
+		p.rules = 0
 	}
 	p.bound[program] = b
+	p.rules += len(program.rules)
 	return b
 }
 
@@ -342,7 +345,7 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *
 			return nil
 		}
 		if staged.Payload != nil {
-			out = replaced(m, staged.Payload)
+			out = m.With(staged.Payload)
 		}
 	}
 	if set = set && len(r.Set) > 0; set || out != m || r.LoopAllowed {
@@ -350,7 +353,7 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *
 		if err != nil {
 			return err
 		}
-		out = replaced(m, payload)
+		out = m.With(payload)
 	}
 	for i := range r.To {
 		output := Output{Rule: r.Name, Payload: out.Payload, rule: r, message: m}
@@ -380,13 +383,6 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *
 		return fmt.Errorf("to: %d outputs are over the limit of %d", n, MaxOutputs)
 	}
 	return nil
-}
-
-// replaced returns m with another payload.
-func replaced(m *filterd.Message, payload []byte) *filterd.Message {
-	c := *m
-	c.Reset(payload)
-	return &c
 }
 
 // yield computes a target and holds it against what the rule allows.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -87,14 +88,15 @@ func (t *Table) route(channel, pattern string, only bool) (*route, error) {
 }
 
 func (t *Table) newRoute(key routeKey) (*route, error) {
-	matching := make(map[*filterd.Glob]bool)
+	var matching []*filterd.Glob
 	first := "" // of the subscriptions that the channel matches
 	if len(t.byName[key.channel]) > 0 {
 		first = key.channel
 	}
 	for _, g := range t.globs {
-		if matching[g] = g.Match(key.channel); matching[g] && first == "" {
-			first = g.String()
+		if g.Match(key.channel) {
+			matching = append(matching, g)
+			first = cmp.Or(first, g.String())
 		}
 	}
 	via := key.pattern
@@ -102,9 +104,8 @@ func (t *Table) newRoute(key routeKey) (*route, error) {
 		via = key.channel
 	}
 	var rules []*rule
-	for _, r := range t.rules {
-		entry := r.entry(key.channel, matching)
-		if entry != "" && (key.only || entry == via) {
+	for _, r := range t.taking(key.channel, matching) {
+		if key.only || r.entry(key.channel, matching) == via {
 			rules = append(rules, r)
 		}
 	}
@@ -115,21 +116,9 @@ func (t *Table) newRoute(key routeKey) (*route, error) {
 
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	numbers := make([]byte, 0, 4*len(rules))
-	for _, r := range rules {
-		numbers = binary.BigEndian.AppendUint32(numbers, uint32(r.number))
-	}
-	r.program = t.programs[string(numbers)]
-	if r.program == nil {
-		var err error
-		if r.program, err = compileProgram(rules); err != nil {
-			return nil, err
-		}
-		// Names come from the network: forget rather than grow.
-		if len(t.programs) >= t.maxPrograms {
-			clear(t.programs)
-		}
-		t.programs[string(numbers)] = r.program
+	var err error
+	if r.program, err = t.program(rules); err != nil {
+		return nil, err
 	}
 	if len(t.routes) >= t.maxPrograms {
 		clear(t.routes)
@@ -138,13 +127,81 @@ func (t *Table) newRoute(key routeKey) (*route, error) {
 	return r, nil
 }
 
+// program returns the program of rules that are taken together. The caller
+// holds t.mu.
+func (t *Table) program(rules []*rule) (*program, error) {
+	numbers := make([]byte, 0, 4*len(rules))
+	for _, r := range rules {
+		numbers = binary.BigEndian.AppendUint32(numbers, uint32(r.number))
+	}
+	if p := t.programs[string(numbers)]; p != nil {
+		return p, nil
+	}
+	p, err := compileProgram(rules)
+	if err != nil {
+		return nil, err
+	}
+	// Names come from the network: forget rather than grow.
+	if len(t.programs) >= t.maxPrograms || t.compiled > maxCompiled+8*len(t.rules) {
+		clear(t.programs)
+		clear(t.routes)
+		t.compiled = 0
+	}
+	t.programs[string(numbers)] = p
+	t.compiled += len(rules)
+	return p, nil
+}
+
+// maxCompiled bounds the rules in all programs of a table, a rule counting in
+// each, beside what the table's own size accounts for.
+const maxCompiled = 1 << 16
+
+// maxPrepared bounds what prepare does: names, each compared with each glob.
+const maxPrepared = 1 << 20
+
+// prepare compiles the programs of the channels and globs that rules name, so
+// that no message has to wait for that. Where there are very many, it leaves
+// the rest to the messages.
+func (t *Table) prepare() error {
+	enough := func() bool { return t.compiled > maxCompiled/2+4*len(t.rules) || len(t.programs) > t.maxPrograms/2 }
+	for i, name := range t.names {
+		if enough() || i*(1+len(t.globs)) > maxPrepared {
+			return nil
+		}
+		if _, err := t.newRoute(routeKey{channel: name}); err != nil {
+			return err
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, g := range t.globs {
+		if enough() {
+			return nil
+		}
+		if _, err := t.program(t.byGlob[g]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// taking returns the rules that take messages of a channel, in their order.
+func (t *Table) taking(channel string, matching []*filterd.Glob) []*rule {
+	rules := slices.Clone(t.byName[channel])
+	for _, g := range matching {
+		rules = append(rules, t.byGlob[g]...)
+	}
+	slices.SortFunc(rules, func(a, b *rule) int { return a.number - b.number })
+	return slices.Compact(rules)
+}
+
 // entry returns the first of the rule's From entries that matches a channel.
-func (r *rule) entry(channel string, matching map[*filterd.Glob]bool) string {
+func (r *rule) entry(channel string, matching []*filterd.Glob) string {
 	if slices.Contains(r.names, channel) {
 		return channel
 	}
 	for _, g := range r.globs {
-		if matching[g] {
+		if slices.Contains(matching, g) {
 			return g.String()
 		}
 	}

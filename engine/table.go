@@ -47,11 +47,13 @@ type Table struct {
 	names       []string        // every channel a rule takes messages from, sorted
 	globs       []*filterd.Glob // every glob, in the order of their texts
 	byName      map[string][]*rule
+	byGlob      map[*filterd.Glob][]*rule
 	warnings    []*RuleError
 	mu          sync.RWMutex // guards routes and programs
 	routes      map[routeKey]*route
 	programs    map[string]*program // by the numbers of their rules
 	maxPrograms int
+	compiled    int // rules in programs
 }
 
 // A rule is a Rule, compiled.
@@ -70,6 +72,7 @@ func Compile(d Definition) (*Table, error) {
 	t := &Table{
 		registry:    d.Registry,
 		byName:      make(map[string][]*rule),
+		byGlob:      make(map[*filterd.Glob][]*rule),
 		routes:      make(map[routeKey]*route),
 		programs:    make(map[string]*program),
 		maxPrograms: 4096,
@@ -97,6 +100,7 @@ func Compile(d Definition) (*Table, error) {
 				globs[from] = filterd.CompileGlob(from)
 			}
 			r.globs = append(r.globs, globs[from])
+			t.byGlob[globs[from]] = append(t.byGlob[globs[from]], r)
 		}
 		t.rules = append(t.rules, r)
 	}
@@ -117,6 +121,9 @@ func Compile(d Definition) (*Table, error) {
 		errs[i] = fault
 	}
 	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if err := t.prepare(); err != nil {
 		return nil, err
 	}
 	return t, nil
