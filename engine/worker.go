@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -157,10 +158,8 @@ func (w *worker) send(output Output) {
 		w.outputs = append(w.outputs, output)
 		return
 	}
-	m := *output.message
-	m.Reset(output.Payload)
 	j := job{
-		message:  m.Clone(),
+		message:  output.message.With(bytes.Clone(output.Payload)),
 		rule:     output.Rule,
 		counters: w.rules[output.rule.number],
 		callback: output.rule.callbacks[output.Callback],
