@@ -40,9 +40,13 @@ type Fields interface {
 	Lookup(slot int) Field
 }
 
-// Bind makes Field and Lookup read the slots of p. Bind before anything reads
-// the payload lets one pass over it do for all.
-func (m *Message) Bind(p *Projection) { m.projection = p }
+// Bind makes Field and Lookup read the slots of p, and returns what m was bound
+// to before. Bind before anything reads the payload lets one pass over it do
+// for all.
+func (m *Message) Bind(p *Projection) (previous *Projection) {
+	previous, m.projection = m.projection, p
+	return previous
+}
 
 // Field implements [Fields] for the projection that m is bound to.
 func (m *Message) Field(slot int) (any, error) {

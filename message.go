@@ -62,6 +62,10 @@ func (m *Message) Clone() *Message {
 	return c
 }
 
+// Err returns what is wrong with a payload that can't be read, the error that
+// Data and the others return as well. It decodes nothing.
+func (m *Message) Err() error { return m.read() }
+
 // Data returns the message's data: the "data" member of an event, the whole
 // document of a raw message, the payload as a string in a bytes envelope. It
 // is decoded as encoding/json decodes into an any. An event's data_base64 is

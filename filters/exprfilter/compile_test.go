@@ -138,3 +138,21 @@ func TestBoundedMemory(t *testing.T) {
 		}
 	}
 }
+
+// A matcher leaves a message bound to what it was bound to, and says what is
+// wrong with one that can't be read.
+func TestMatcherLeavesTheMessage(t *testing.T) {
+	projection := filterd.NewProjection([]filterd.Path{"data.a", "data.b"})
+	m := &filterd.Message{Payload: []byte(`{"a":1,"b":2}`)}
+	m.Bind(projection)
+	if keep, err := exprfilter.MustCompile(`data.b == 2`).Matcher().Match(m); !keep || err != nil {
+		t.Errorf("%v, %v", keep, err)
+	}
+	if f := m.Lookup(0); string(f.Text) != "1" {
+		t.Errorf("slot 0 is %q, want 1", f.Text)
+	}
+	m.Reset([]byte(`{"b":2`))
+	if keep, err := exprfilter.MustCompile(`data.b == 2`).Matcher().Match(m); keep || err == nil {
+		t.Errorf("half a message: %v, %v", keep, err)
+	}
+}

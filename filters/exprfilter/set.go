@@ -329,10 +329,10 @@ type matcher struct {
 }
 
 func (m *matcher) Match(message *filterd.Message) (bool, error) {
-	if _, err := message.Data(); err != nil {
+	defer message.Bind(message.Bind(m.projection))
+	if err := message.Err(); err != nil {
 		return false, err
 	}
-	message.Bind(m.projection)
 	m.setMatcher.match(message)
 	switch {
 	case len(m.setMatcher.kept) > 0:
