@@ -22,17 +22,19 @@ var trade = []byte(`{"specversion":"1.0","id":"01J9ZQ5Q6X3V8M2T7B4C1D0E9F","sour
 func BenchmarkCall(b *testing.B) {
 	ctx := context.Background()
 	guests := []struct {
-		name string
-		code []byte
+		name    string
+		code    []byte
+		payload []byte
 	}{
-		{"empty", readGuest(b, "minimal.wasm")},
-		{"c", readGuest(b, "decide.wasm")},
-		{"go", goGuest(b)},
+		{"empty", readGuest(b, "minimal.wasm"), trade},
+		{"c", readGuest(b, "decide.wasm"), trade},
+		{"go", goGuest(b), trade},
+		{"go-scan", goGuest(b), append([]byte(" "), trade...)}, // looks at all of it
 	}
 	for _, guest := range guests {
-		b.Run(guest.name+"/single", func(b *testing.B) { benchmarkRun(b, guest.code, 1) })
+		b.Run(guest.name+"/single", func(b *testing.B) { benchmarkRun(b, guest.code, guest.payload, 1) })
 		if guest.name == "c" {
-			b.Run(guest.name+"/batch", func(b *testing.B) { benchmarkRun(b, guest.code, 64) })
+			b.Run(guest.name+"/batch", func(b *testing.B) { benchmarkRun(b, guest.code, guest.payload, 64) })
 		}
 		b.Run(guest.name+"/bare", func(b *testing.B) {
 			r := wazero.NewRuntime(ctx)
@@ -43,7 +45,7 @@ func BenchmarkCall(b *testing.B) {
 				b.Fatal(err)
 			}
 			var stack [1]uint64
-			stack[0] = uint64(len(trade))
+			stack[0] = uint64(len(guest.payload))
 			if err := m.ExportedFunction("filterd_buffer").CallWithStack(ctx, stack[:]); err != nil {
 				b.Fatal(err)
 			}
@@ -51,8 +53,8 @@ func BenchmarkCall(b *testing.B) {
 			process := m.ExportedFunction("filterd_process")
 			b.ReportAllocs()
 			for b.Loop() {
-				m.Memory().Write(at, trade)
-				stack[0] = uint64(len(trade))
+				m.Memory().Write(at, guest.payload)
+				stack[0] = uint64(len(guest.payload))
 				if err := process.CallWithStack(ctx, stack[:]); err != nil {
 					b.Fatal(err)
 				}
@@ -61,13 +63,13 @@ func BenchmarkCall(b *testing.B) {
 	}
 }
 
-func benchmarkRun(b *testing.B, code []byte, n int) {
+func benchmarkRun(b *testing.B, code, payload []byte, n int) {
 	ctx := context.Background()
 	m := load(b, newRuntime(b, wasmfilter.RuntimeConfig{}), wasmfilter.ModuleConfig{Code: code})
 	runner := m.Bind(nil)
 	batch := make([]*filterd.Message, n)
 	for k := range batch {
-		batch[k] = &filterd.Message{Channel: "trades", Payload: trade}
+		batch[k] = &filterd.Message{Channel: "trades", Payload: payload}
 	}
 	results := make([]filterd.StageResult, n)
 	b.ReportAllocs()

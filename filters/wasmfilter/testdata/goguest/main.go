@@ -1,5 +1,5 @@
 // Goguest is a guest in Go, as the tests build it: it keeps events by some of
-// their bytes, as decide.c does, and panics on demand.
+// their bytes, as decide.c does, or by all, and panics on demand.
 package main
 
 import (
@@ -29,6 +29,9 @@ func filterdBuffer(n uint32) uint32 {
 //go:wasmexport filterd_process
 func filterdProcess(n uint32) int32 {
 	payload := buffer[:n]
+	if len(payload) > 0 && payload[0] == ' ' {
+		return scan(payload)
+	}
 	if len(payload) >= 64 {
 		at := payload[len(payload)/2:][:16]
 		if binary.LittleEndian.Uint64(at) != 0x4242424242424242 && binary.LittleEndian.Uint64(at[8:]) != 0x4242424242424242 {
@@ -61,6 +64,17 @@ func filterdProcess(n uint32) int32 {
 		}
 	}
 	return 0
+}
+
+// scan looks at every byte: it keeps what has a price.
+func scan(payload []byte) int32 {
+	kept := int32(0)
+	for i, c := range payload {
+		if c == '"' && i+7 <= len(payload) && string(payload[i:i+7]) == `"price"` {
+			kept = 1
+		}
+	}
+	return kept
 }
 
 func main() {}
