@@ -63,6 +63,10 @@
 //     noise, fib 1.5, code 5 % larger.
 //   - Height accounted around calls instead of in functions: as fast, fib 1.4
 //     to 1.5, code 13 % larger: there are more calls than functions.
+//   - More that may be skipped in a charge, 16 or 32 units instead of 8: decode
+//     charged 1.1 and 1.4 times as much, and as slow within the noise.
+//   - The check of a loop with calls on a local, which spares a load: the same
+//     within the noise.
 //   - Frames estimated by locals and operands: off without bound, since wazero
 //     gives every value of the code that it spills a place of its own.
 package metering
