@@ -151,8 +151,8 @@ func TestKVDoesNotRepeat(t *testing.T) {
 	}
 }
 
-// A stateful loads the guest that does what a message says, with a KV in Redis
-// behind a proxy, and the same without.
+// stateful loads the guest that does what a message says, with a KV in Redis,
+// and the same without.
 func stateful(t *testing.T, rdb redis.UniversalClient) (with, without *wasmfilter.Module) {
 	t.Helper()
 	code, err := os.ReadFile("../filters/wasmfilter/testdata/probe.wasm")
@@ -210,6 +210,10 @@ func TestKVServerDies(t *testing.T) {
 		if got, err := ask(with, "kicounter=1"); got != want || err != nil {
 			t.Fatalf("got %q, %v", got, err)
 		}
+	}
+	other, _ := stateful(t, client(t, server.Addr)) // as in another process
+	if got, err := ask(other, "kicounter=1"); got != "3" || err != nil {
+		t.Errorf("another process: %q, %v", got, err)
 	}
 	server.Stop()
 	for _, payload := range []string{"kicounter=1", "kgcounter", "kscounter=1"} {
