@@ -2,7 +2,6 @@ package filterd
 
 import (
 	"math"
-	"strconv"
 	"unicode/utf8"
 
 	"github.com/filterd/filterd/internal/projection"
@@ -126,8 +125,7 @@ func (f Field) Float() float64 {
 	if f.Kind != FieldNumber {
 		return math.NaN()
 	}
-	value, _ := strconv.ParseFloat(string(f.Text), 64) // a number that encoding/json accepts
-	return value
+	return projection.Float(f.Text)
 }
 
 // Bool returns a bool's value, and false for what is none.

@@ -2,7 +2,6 @@ package filterd
 
 import (
 	"encoding/json"
-	"strconv"
 	"unsafe"
 
 	"github.com/filterd/filterd/internal/projection"
@@ -221,8 +220,7 @@ func decodeValue(document []byte, v projection.Value) any {
 	case projection.Bool:
 		return document[v.Start] == 't'
 	case projection.Number:
-		number, _ := strconv.ParseFloat(string(v.Of(document)), 64) // Scan has seen that it parses
-		return number
+		return projection.Float(v.Of(document))
 	case projection.String:
 		return projection.Unquote(v.Of(document))
 	}
