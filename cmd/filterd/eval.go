@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/muesli/cancelreader"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/filters/exprfilter"
+	"github.com/filterd/filterd/filters/wasmfilter"
 )
 
 func evalCommand() *cli.Command {
@@ -78,21 +80,33 @@ func eval(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	e := &evaluation{c: c, matcher: filter.Matcher(), out: bufio.NewWriterSize(c.App.Writer, 64<<10), tally: &tally{c: c, quiet: c.Bool("quiet")}}
+	set, err := filter.Kind().Compile([]filterd.Filter{filter})
+	if err != nil {
+		return err
+	}
+	e := &evaluation{c: c, out: bufio.NewWriterSize(c.App.Writer, 64<<10), tally: &tally{c: c, quiet: c.Bool("quiet")}}
 	defer e.out.Flush()
+	reads := set.Paths()
+	var module *wasmfilter.Module
 	if file := c.String("wasm"); file != "" {
-		module, closeModule, err := loadModule(c, file)
-		if err != nil {
+		var closeModule func()
+		if module, closeModule, err = loadModule(c, file); err != nil {
 			return err
 		}
 		defer closeModule()
-		e.projection = filterd.NewProjection(module.Paths())
-		e.stage = module.Bind(e.projection.Slots(module.Paths()))
+		reads = append(slices.Clone(reads), module.Paths()...)
+	}
+	projection := filterd.NewProjection(reads)
+	e.matcher = set.Bind(projection.Slots(set.Paths()))
+	if module != nil {
+		e.stage = module.Bind(projection.Slots(module.Paths()))
 	}
 	m := &filterd.Message{Channel: c.String("channel")}
+	m.Bind(projection)
+	e.batch[0] = m
 	err = eachLine(c.Context, c.App.Reader, e.tally, func(n int, line []byte) error {
 		m.Reset(line)
-		return e.line(n, m)
+		return e.line(n)
 	})
 	if err := errors.Join(err, e.out.Flush()); err != nil {
 		return err
@@ -102,26 +116,34 @@ func eval(c *cli.Context) error {
 
 // An evaluation is one run of eval.
 type evaluation struct {
-	c          *cli.Context
-	matcher    filterd.Matcher
-	stage      filterd.StageRunner // nil without --wasm
-	projection *filterd.Projection // what stage reads
-	out        *bufio.Writer
-	tally      *tally
+	c        *cli.Context
+	matcher  filterd.SetMatcher
+	stage    filterd.StageRunner // nil without --wasm
+	batch    [1]*filterd.Message // the line at hand
+	verdicts []filterd.Verdict
+	out      *bufio.Writer
+	tally    *tally
 }
 
-// line treats one line.
-func (e *evaluation) line(n int, m *filterd.Message) error {
+// line treats one line, which is the message in batch.
+func (e *evaluation) line(n int) error {
+	m := e.batch[0]
 	if err := (*filterd.Registry)(nil).Check(m); err != nil { // its envelope is auto
 		e.tally.invalid(n, err)
 		return nil
 	}
-	keep, err := e.matcher.Match(m)
+	if e.verdicts = e.matcher.Match(e.batch[:], e.verdicts[:0]); len(e.verdicts) == 0 {
+		return nil
+	}
+	err := e.verdicts[0].Err
+	if e.verdicts[0].Group > 0 {
+		err = e.matcher.Failure(m, 0)
+	}
+	keep := err == nil
 	payload := m.Payload
-	if keep && err == nil && e.stage != nil {
-		m.Bind(e.projection)
+	if keep && e.stage != nil {
 		var results [1]filterd.StageResult
-		e.stage.Run(e.c.Context, []*filterd.Message{m}, results[:])
+		e.stage.Run(e.c.Context, e.batch[:], results[:])
 		keep, err = results[0].Keep, results[0].Err
 		if results[0].Payload != nil {
 			payload = results[0].Payload
