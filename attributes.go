@@ -135,6 +135,7 @@ var (
 	inHost  = newCharacters("")
 	inUser  = newCharacters(":")
 	inPath  = newCharacters(":@/")
+	inPlain = newCharacters("@/") // in the path of a relative reference
 	inQuery = newCharacters(":@/?")
 )
 
@@ -164,6 +165,9 @@ func isMediaType(text []byte) bool {
 // if so, whether it has a scheme. (url.Parse knows neither the characters that
 // RFC 3986 forbids nor all the hosts that it allows.)
 func parseURIReference(text []byte) (absolute, ok bool) {
+	if !bytes.HasPrefix(text, []byte("//")) && consistsOf(text, inPlain) {
+		return false, true
+	}
 	rest, fragment, _ := bytes.Cut(text, []byte("#"))
 	rest, query, _ := bytes.Cut(rest, []byte("?"))
 	if scheme, after, found := bytes.Cut(rest, []byte(":")); found && isScheme(scheme) {

@@ -37,8 +37,12 @@ func skipAny(document []byte, i, depth int) (end int, kind Kind, flags Flags) {
 		return skip(document, i, depth), Object, 0
 	case '[':
 		return skip(document, i, depth), Array, 0
+	case '"':
+		end, flags = text(document, i+1)
+		return end, String, flags
 	default:
-		return scalar(document, i)
+		end, kind = scalar(document, i)
+		return end, kind, 0
 	}
 }
 
@@ -54,7 +58,7 @@ func skip(document []byte, i, depth int) int {
 		case c == '"':
 			i, _ = text(document, i+1)
 		case c != '{' && c != '[':
-			i, _, _ = scalar(document, i)
+			i, _ = scalar(document, i)
 		case levels == atOnce:
 			i = skip(document, i, depth+levels)
 		case depth+levels == maxDepth:
@@ -114,6 +118,11 @@ func beforeValue(document []byte, i int) int {
 	if i, _ = text(document, i+1); i < 0 {
 		return -1
 	}
+	return colon(document, i)
+}
+
+// colon reads what is between a member's key and its value.
+func colon(document []byte, i int) int {
 	if i = space(document, i); i >= len(document) || document[i] != ':' {
 		return -1
 	}
@@ -123,28 +132,25 @@ func beforeValue(document []byte, i int) int {
 	return i
 }
 
-// scalar reads a value that is no object and no array.
-func scalar(document []byte, i int) (end int, kind Kind, flags Flags) {
+// scalar reads a number, true, false or null.
+func scalar(document []byte, i int) (end int, kind Kind) {
 	switch document[i] {
-	case '"':
-		end, flags = text(document, i+1)
-		return end, String, flags
 	case 't':
 		if len(document)-i >= 4 && string(document[i:i+4]) == "true" {
-			return i + 4, Bool, 0
+			return i + 4, Bool
 		}
 	case 'f':
 		if len(document)-i >= 5 && string(document[i:i+5]) == "false" {
-			return i + 5, Bool, 0
+			return i + 5, Bool
 		}
 	case 'n':
 		if len(document)-i >= 4 && string(document[i:i+4]) == "null" {
-			return i + 4, Null, 0
+			return i + 4, Null
 		}
 	default:
-		return number(document, i), Number, 0
+		return number(document, i), Number
 	}
-	return -1, 0, 0
+	return -1, Missing
 }
 
 const (
@@ -177,8 +183,9 @@ func ends(word uint64) uint64 {
 	return ((quotes - ones) | (backslashes - ones) | (word - ' '*ones)) &^ word & highs
 }
 
-// beyond is not 0 where a byte of the word is 0x7f or more.
-func beyond(word uint64) uint64 { return (word + ones | word) & highs }
+// beyond marks, by the highest bit of some byte, that a byte of the word is
+// 0x7f or more.
+func beyond(word uint64) uint64 { return word + ones | word }
 
 // text reads the rest of a string literal, from behind its first quote.
 func text(document []byte, i int) (end int, flags Flags) {
@@ -191,15 +198,14 @@ func text(document []byte, i int) (end int, flags Flags) {
 			i += 8
 			continue
 		}
-		clean := bits.TrailingZeros64(marks) - 7 // bits in front of the mark
-		over |= beyond(word & (1<<clean - 1))
-		i += clean / 8
+		over |= beyond(word & (marks&-marks>>7 - 1)) // what is in front of the first mark
+		i += bits.TrailingZeros64(marks) >> 3
 		if i >= len(document) {
 			return -1, 0
 		}
 		switch document[i] {
 		case '"':
-			if over != 0 {
+			if over&highs != 0 {
 				flags |= Beyond
 			}
 			return i + 1, flags
@@ -212,26 +218,6 @@ func text(document []byte, i int) (end int, flags Flags) {
 			return -1, 0
 		}
 	}
-}
-
-// key reads the rest of a name's literal, from behind its first quote, and
-// returns the offset of the last one. The prefix is the first eight bytes of
-// what is between them, with zeros behind.
-func key(document []byte, i int) (end int, prefix uint64, flags Flags) {
-	prefix = load(document, i)
-	if marks := ends(prefix); marks != 0 {
-		clean := bits.TrailingZeros64(marks) - 7
-		end = i + clean/8
-		if end < len(document) && document[end] == '"' {
-			prefix &= 1<<clean - 1
-			if beyond(prefix) != 0 {
-				flags = Beyond
-			}
-			return end, prefix, flags
-		}
-	}
-	end, flags = text(document, i)
-	return end - 1, prefix, flags
 }
 
 // escape reads the rest of an escape, from behind its backslash.

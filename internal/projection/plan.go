@@ -92,7 +92,7 @@ func (p *Plan) grow(b *branch) {
 	for i, step := range b.steps {
 		b.children[i].node = first + i
 		if step.Index < 0 {
-			members = append(members, newName(step.Name, int32(first+i)))
+			members = append(members, name{load([]byte(step.Name), 0), step.Name, int32(first + i)})
 		} else {
 			n.elements = append(n.elements, element{step.Index, int32(first + i)})
 		}
@@ -118,13 +118,9 @@ type names struct {
 
 // A name is a place in the table; no name leads to node 0.
 type name struct {
-	prefix uint64
+	prefix uint64 // the first eight bytes of text
 	text   string
 	node   int32
-}
-
-func newName(text string, node int32) name {
-	return name{prefix: load([]byte(text), 0), text: text, node: node}
 }
 
 // maxProbes is how many places of the table a search looks at.
@@ -136,43 +132,41 @@ func newNames(all []name) names {
 	}
 	size := bits.Len(uint(2*len(all) - 1))
 	n := names{table: make([]name, 1<<size), shift: uint8(64 - size)}
+	byName := make(map[string]int32, len(all))
+	probes := 0
 	for _, add := range all {
-		at, probes := hash(add.prefix, len(add.text))>>n.shift, 1
-		for ; n.table[at].node != 0; probes++ {
-			at = (at + 1) % uint64(len(n.table))
+		byName[add.text] = add.node
+		at := n.start(add.prefix)
+		tried := 1
+		for ; n.table[at].node != 0; tried++ {
+			at = n.next(at)
 		}
 		n.table[at] = add
-		if probes > maxProbes && n.byName == nil {
-			n.byName = make(map[string]int32, len(all))
-		}
+		probes = max(probes, tried)
 	}
-	if n.byName != nil {
-		for _, add := range all {
-			n.byName[add.text] = add.node
-		}
-		n.table = nil
+	if probes > maxProbes {
+		n = names{byName: byName}
 	}
 	return n
 }
 
-func hash(prefix uint64, length int) uint64 {
-	return (prefix ^ uint64(length)<<56) * 0x9e3779b97f4a7c15
-}
+func (n *names) empty() bool { return n.table == nil && n.byName == nil }
+
+// start returns where the search for a name starts, next where it goes on.
+func (n *names) start(prefix uint64) uint64 { return prefix * 0x9e3779b97f4a7c15 >> (n.shift & 63) }
+func (n *names) next(at uint64) uint64      { return (at + 1) & uint64(len(n.table)-1) }
 
 // find returns the node of a name, whose first eight bytes are the prefix, and
 // 0 if nobody reads it.
 func (n *names) find(prefix uint64, text []byte) int32 {
-	table := n.table
-	if len(table) == 0 {
+	if n.byName != nil {
 		return n.byName[string(text)]
 	}
-	for at := hash(prefix, len(text)) >> (n.shift & 63); ; at++ {
-		place := &table[at&uint64(len(table)-1)]
-		if place.node == 0 {
-			return 0
-		}
-		if place.prefix == prefix && len(place.text) == len(text) && (len(text) <= 8 || place.text[8:] == string(text[8:])) {
+	for at := n.start(prefix); at < uint64(len(n.table)); at = n.next(at) {
+		place := &n.table[at]
+		if place.prefix == prefix && len(place.text) == len(text) && (len(text) <= 8 || place.text[8:] == string(text[8:])) || place.node == 0 {
 			return place.node
 		}
 	}
+	return 0
 }

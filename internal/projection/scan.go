@@ -2,6 +2,7 @@ package projection
 
 import (
 	"math"
+	"math/bits"
 	"unicode/utf8"
 )
 
@@ -75,7 +76,7 @@ func (p *Plan) Scan(document []byte, values []Value, others *Others) bool {
 	if uint64(len(document)) > MaxDocument {
 		return false
 	}
-	s := scanner{plan: p, values: values[:len(p.nodes)], others: others}
+	s := scanner{nodes: p.nodes, common: p.common, values: values[:len(p.nodes)], others: others}
 	i := space(document, 0)
 	if i >= len(document) {
 		return false
@@ -87,7 +88,8 @@ func (p *Plan) Scan(document []byte, values []Value, others *Others) bool {
 // A scanner is at work on one document. Its methods take the document and an
 // offset, and return the offset behind what they read, -1 if that is not JSON.
 type scanner struct {
-	plan   *Plan
+	nodes  []node
+	common int32
 	values []Value
 	others *Others
 }
@@ -97,30 +99,32 @@ type scanner struct {
 func (s *scanner) value(document []byte, i int, n int32, depth int) int {
 	v := &s.values[n]
 	if v.Kind != Missing { // a duplicate
-		below := &s.plan.nodes[n]
-		clear(s.values[below.first:below.end])
-		v.Flags = 0
+		node := &s.nodes[n]
+		clear(s.values[node.first:node.end])
 	}
-	v.Start = uint32(i)
-	switch document[i] {
-	case '{':
-		v.Kind = Object
-		if below := &s.plan.nodes[n]; len(below.members.table)+len(below.members.byName) > 0 {
+	start := i
+	kind, flags := Array, Flags(0)
+	switch c := document[i]; {
+	case c == '"':
+		kind = String
+		i, flags = text(document, i+1)
+	case c == '{':
+		kind = Object
+		if node := &s.nodes[n]; node.members.empty() {
+			i = skip(document, i, depth)
+		} else {
 			i = s.object(document, i+1, n, depth+1)
-		} else {
-			i = skip(document, i, depth)
 		}
-	case '[':
-		v.Kind = Array
-		if len(s.plan.nodes[n].elements) > 0 {
-			i = s.array(document, i+1, n, depth+1)
-		} else {
-			i = skip(document, i, depth)
-		}
+	case c != '[':
+		i, kind = scalar(document, i)
 	default:
-		i, v.Kind, v.Flags = scalar(document, i)
+		if node := &s.nodes[n]; len(node.elements) == 0 {
+			i = skip(document, i, depth)
+		} else {
+			i = s.array(document, i+1, n, depth+1)
+		}
 	}
-	v.End = uint32(i)
+	*v = Value{uint32(start), uint32(i), kind, flags}
 	return i
 }
 
@@ -129,62 +133,73 @@ func (s *scanner) object(document []byte, i int, n int32, depth int) int {
 	if depth > maxDepth {
 		return -1
 	}
-	below := &s.plan.nodes[n]
-	i = space(document, i)
-	if i < len(document) && document[i] == '}' {
+	members := &s.nodes[n].members
+	if i = space(document, i); i < len(document) && document[i] == '}' {
 		return i + 1
 	}
 	for {
+		// What is most likely to come is asked for first, here and below.
 		if i >= len(document) || document[i] != '"' {
-			return -1
+			if i = space(document, i); i >= len(document) || document[i] != '"' {
+				return -1
+			}
 		}
-		start := i + 1
-		end, prefix, flags := key(document, start)
-		if end < 0 {
-			return -1
+		key := i + 1
+		prefix := load(document, key)
+		marks := ends(prefix)
+		end := key + bits.TrailingZeros64(marks)>>3 // 8 further if there is no mark
+		var flags Flags
+		if marks != 0 && end < len(document) && document[end] == '"' {
+			prefix &= marks&-marks>>7 - 1
+			if beyond(prefix)&highs != 0 {
+				flags = Beyond
+			}
+		} else {
+			if end, flags = text(document, key); end < 0 {
+				return -1
+			}
+			end--
 		}
-		i = space(document, end+1)
-		if i >= len(document) || document[i] != ':' {
-			return -1
-		}
-		i = space(document, i+1)
-		if i >= len(document) {
-			return -1
+		if i = end + 2; i >= len(document) || document[end+1] != ':' || document[i] <= ' ' {
+			if i = colon(document, end+1); i < 0 {
+				return -1
+			}
 		}
 		var child int32
 		if flags == 0 {
-			child = below.members.find(prefix, document[start:end])
+			child = members.find(prefix, document[key:end])
 		} else {
-			child = below.members.findDecoded(document[start-1:end+1], prefix, flags)
+			child = members.findDecoded(document[key-1:end+1], prefix, flags)
 		}
-		v := Value{Start: uint32(i)}
+		var other Value
 		if child != 0 {
 			i = s.value(document, i, child, depth)
 		} else {
-			i, v.Kind, v.Flags = skipAny(document, i, depth)
-			v.End = uint32(i)
+			other.Start = uint32(i)
+			i, other.Kind, other.Flags = skipAny(document, i, depth)
+			other.End = uint32(i)
 		}
 		if i < 0 {
 			return -1
 		}
-		if n == 0 && (child == 0 || child > s.plan.common) {
+		if n == 0 && (child == 0 || child > s.common) {
 			if child != 0 {
-				v = s.values[child]
+				other = s.values[child]
 			}
-			s.others.add(Other{uint32(start), uint32(end), v})
+			s.others.add(Other{uint32(key), uint32(end), other})
 		}
-		i = space(document, i)
-		if i >= len(document) {
-			return -1
+		if i >= len(document) || document[i] != ',' {
+			if i = space(document, i); i >= len(document) {
+				return -1
+			}
+			if document[i] == '}' {
+				return i + 1
+			}
+			if document[i] != ',' {
+				return -1
+			}
 		}
-		switch document[i] {
-		case ',':
-			i = space(document, i+1)
-		case '}':
-			return i + 1
-		default:
-			return -1
-		}
+		i++
 	}
 }
 
@@ -210,7 +225,7 @@ func (s *scanner) array(document []byte, i int, n int32, depth int) int {
 	if depth > maxDepth {
 		return -1
 	}
-	read := s.plan.nodes[n].elements
+	read := s.nodes[n].elements
 	i = space(document, i)
 	if i < len(document) && document[i] == ']' {
 		return i + 1
