@@ -59,3 +59,19 @@ func BenchmarkProcess(b *testing.B) {
 		})
 	}
 }
+
+// TestProcessAllocates nothing for a valid message, kept or not.
+func TestProcessAllocates(t *testing.T) {
+	p := table(t, engine.Rule{Name: "kept", From: []string{"in"}, When: when(`data.price > 1 and event.type == "com.example.trade.v1"`), To: to("out")},
+		engine.Rule{Name: "dropped", From: []string{"in"}, When: when(`data.symbol == "ETH-USD"`), To: to("out")}).NewProcessor()
+	payload := []byte(trade)
+	m := &filterd.Message{Channel: "in"}
+	if n := testing.AllocsPerRun(100, func() {
+		m.Reset(payload)
+		if result, err := p.Process(m); err != nil || len(result.Outputs) != 1 {
+			t.Fatal(result, err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

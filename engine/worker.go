@@ -102,6 +102,9 @@ func (w *worker) countMessage(route *route, m *filterd.Message, result *Result) 
 			w.channels[route] = channel
 		}
 		channel.received.Add(1)
+		if result.Invalid == nil {
+			return
+		}
 		var invalid *filterd.ValidationError
 		if errors.As(result.Invalid, &invalid) {
 			channel.count(invalid.Reason)
