@@ -1,16 +1,12 @@
 package main
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
+	"runtime"
 	"slices"
 	"strings"
 
-	"github.com/muesli/cancelreader"
 	"github.com/urfave/cli/v2"
 
 	"github.com/filterd/filterd"
@@ -84,9 +80,8 @@ func eval(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	e := &evaluation{c: c, out: bufio.NewWriterSize(c.App.Writer, 64<<10), tally: &tally{c: c, quiet: c.Bool("quiet")}}
-	defer e.out.Flush()
 	reads := set.Paths()
+	workers := make([]func(*chunk, int, []byte), runtime.GOMAXPROCS(0))
 	var module *wasmfilter.Module
 	if file := c.String("wasm"); file != "" {
 		var closeModule func()
@@ -95,52 +90,49 @@ func eval(c *cli.Context) error {
 		}
 		defer closeModule()
 		reads = append(slices.Clone(reads), module.Paths()...)
+		workers = workers[:1] // what it keeps between messages goes by their order
 	}
 	projection := filterd.NewProjection(reads)
-	e.matcher = set.Bind(projection.Slots(set.Paths()))
-	if module != nil {
-		e.stage = module.Bind(projection.Slots(module.Paths()))
+	for i := range workers {
+		e := &evaluation{c: c, matcher: set.Bind(projection.Slots(set.Paths()))}
+		if module != nil {
+			e.stage = module.Bind(projection.Slots(module.Paths()))
+		}
+		e.batch[0] = &filterd.Message{Channel: c.String("channel")}
+		e.batch[0].Bind(projection)
+		workers[i] = e.line
 	}
-	m := &filterd.Message{Channel: c.String("channel")}
-	m.Bind(projection)
-	e.batch[0] = m
-	err = eachLine(c.Context, c.App.Reader, e.tally, func(n int, line []byte) error {
-		m.Reset(line)
-		return e.line(n)
-	})
-	if err := errors.Join(err, e.out.Flush()); err != nil {
+	t := newTally(c)
+	if err := inChunks(c.Context, c.App.Reader, c.App.Writer, t, workers); err != nil {
 		return err
 	}
-	return e.tally.finish()
+	return t.finish()
 }
 
-// An evaluation is one run of eval.
+// An evaluation treats lines on one goroutine.
 type evaluation struct {
 	c        *cli.Context
 	matcher  filterd.SetMatcher
 	stage    filterd.StageRunner // nil without --wasm
 	batch    [1]*filterd.Message // the line at hand
 	verdicts []filterd.Verdict
-	out      *bufio.Writer
-	tally    *tally
 }
 
-// line treats one line, which is the message in batch.
-func (e *evaluation) line(n int) error {
+func (e *evaluation) line(c *chunk, number int, line []byte) {
 	m := e.batch[0]
+	m.Reset(line)
 	if err := (*filterd.Registry)(nil).Check(m); err != nil { // its envelope is auto
-		e.tally.invalid(n, err)
-		return nil
+		c.tally.invalid(number, err)
+		return
 	}
 	if e.verdicts = e.matcher.Match(e.batch[:], e.verdicts[:0]); len(e.verdicts) == 0 {
-		return nil
+		return
 	}
 	err := e.verdicts[0].Err
 	if e.verdicts[0].Group > 0 {
 		err = e.matcher.Failure(m, 0)
 	}
-	keep := err == nil
-	payload := m.Payload
+	keep, payload := err == nil, line
 	if keep && e.stage != nil {
 		var results [1]filterd.StageResult
 		e.stage.Run(e.c.Context, e.batch[:], results[:])
@@ -151,46 +143,9 @@ func (e *evaluation) line(n int) error {
 	}
 	switch {
 	case err != nil:
-		e.tally.failed(n, err)
-		return nil
-	case !keep:
-		return nil
-	}
-	e.tally.Matched++
-	_, _ = e.out.Write(payload)
-	return e.out.WriteByte('\n')
-}
-
-// eachLine calls do for every line that is not too long, until ctx ends, even
-// if no line comes.
-func eachLine(ctx context.Context, r io.Reader, t *tally, do func(n int, line []byte) error) error {
-	if file, ok := r.(*os.File); ok {
-		if input, err := cancelreader.NewReader(file); err == nil { // a plain file is none to wait for
-			defer input.Close()
-			defer context.AfterFunc(ctx, func() { input.Cancel() })()
-			r = input
-		}
-	}
-	lines := newLineReader(r, maxLine)
-	for {
-		line, err := lines.next()
-		switch {
-		case ctx.Err() != nil, err == io.EOF:
-			return nil
-		case err == errLineTooLong:
-			t.Lines++
-			t.invalid(lines.n, fmt.Errorf("size: the line is over the limit of %d bytes", maxLine))
-			continue
-		case err != nil:
-			return fmt.Errorf("read line %d: %w", lines.n+1, err)
-		}
-		t.Lines++
-		if err := do(lines.n, line); err != nil {
-			return err
-		}
+		c.tally.failed(number, err)
+	case keep:
+		c.tally.Matched++
+		c.out = append(append(c.out, payload...), '\n')
 	}
 }
-
-// maxLine is the longest line that is read as a message, in bytes: contracts
-// may allow more than the default size.
-const maxLine = 64 << 20

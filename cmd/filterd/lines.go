@@ -3,11 +3,13 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
-	"github.com/urfave/cli/v2"
+	"github.com/muesli/cancelreader"
 )
 
 // lineReader reads NDJSON of any length in constant memory: a line over its
@@ -73,51 +75,48 @@ func (l *lineReader) end(line []byte, err error) ([]byte, error) {
 	return line, nil
 }
 
-// A tally counts lines and says what is wrong with some of them.
-type tally struct {
-	c       *cli.Context
-	quiet   bool
-	Lines   int `json:"lines"`
-	Matched int `json:"matched"`
-	Invalid int `json:"invalid"`
-	Errors  int `json:"errors"`
-}
-
-// invalid reports a line that is not a valid message.
-func (t *tally) invalid(line int, err error) {
-	t.Invalid++
-	t.report(line, err)
-}
-
-// failed reports a line that a rule failed on.
-func (t *tally) failed(line int, err error) {
-	t.Errors++
-	t.report(line, err)
-}
-
-func (t *tally) report(line int, err error) {
-	switch {
-	case t.quiet:
-	case asJSON(t.c):
-		_ = printJSON(t.c.App.ErrWriter, struct {
-			Line  int    `json:"line"`
-			Error string `json:"error"`
-		}{line, err.Error()})
-	default:
-		fmt.Fprintf(t.c.App.ErrWriter, "line %d: %s\n", line, oneLine(err.Error()))
+// eachLine calls do for every line that is not too long, until ctx ends, even
+// if no line comes.
+func eachLine(ctx context.Context, r io.Reader, t *tally, do func(n int, line []byte) error) error {
+	input, stop := interruptible(ctx, r)
+	defer stop()
+	lines := newLineReader(input, maxLine)
+	for {
+		line, err := lines.next()
+		switch {
+		case ctx.Err() != nil, err == io.EOF:
+			return nil
+		case err == errLineTooLong:
+			t.Lines++
+			t.invalid(lines.n, errLineOverLimit)
+			continue
+		case err != nil:
+			return fmt.Errorf("read line %d: %w", lines.n+1, err)
+		}
+		t.Lines++
+		if err := do(lines.n, line); err != nil {
+			return err
+		}
 	}
 }
 
-// finish writes the last line of standard error, and returns what the command
-// returns.
-func (t *tally) finish() error {
-	if asJSON(t.c) {
-		_ = printJSON(t.c.App.ErrWriter, t)
-	} else {
-		fmt.Fprintf(t.c.App.ErrWriter, "lines=%d matched=%d invalid=%d errors=%d\n", t.Lines, t.Matched, t.Invalid, t.Errors)
+// interruptible returns a reader that ends with ctx, even if nothing comes; stop
+// frees what it takes.
+func interruptible(ctx context.Context, r io.Reader) (input io.Reader, stop func()) {
+	if file, ok := r.(*os.File); ok {
+		if input, err := cancelreader.NewReader(file); err == nil { // a plain file is none to wait for
+			release := context.AfterFunc(ctx, func() { input.Cancel() })
+			return input, func() {
+				release()
+				_ = input.Close()
+			}
+		}
 	}
-	if t.Invalid+t.Errors > 0 {
-		return &exitError{code: exitFailed}
-	}
-	return nil
+	return r, func() {}
 }
+
+// maxLine is the longest line that is read as a message, in bytes: contracts
+// may allow more than the default size.
+const maxLine = 64 << 20
+
+var errLineOverLimit = fmt.Errorf("size: the line is over the limit of %d bytes", maxLine)

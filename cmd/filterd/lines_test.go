@@ -22,7 +22,7 @@ func TestEachLineIsInterrupted(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	counts := &tally{}
+	counts := &tally{errors: io.Discard}
 	err = eachLine(ctx, input, counts, func(n int, _ []byte) error {
 		if n == 2 {
 			cancel() // and no third line comes

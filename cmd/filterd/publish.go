@@ -82,7 +82,7 @@ func publish(c *cli.Context) error {
 	if c.NArg() == 2 && data != "-" {
 		return p.publish([]byte(data))
 	}
-	t := &tally{c: c}
+	t := newTally(c)
 	err = eachLine(c.Context, c.App.Reader, t, func(n int, line []byte) error {
 		switch err := p.publish(bytes.Clone(line)); {
 		case err == nil:

@@ -66,7 +66,7 @@ func replay(c *cli.Context) error {
 	processor := loaded.Table.NewProcessor()
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
 	defer out.Flush()
-	t := &tally{c: c, quiet: c.Bool("quiet")}
+	t := newTally(c)
 	err = eachLine(c.Context, c.App.Reader, t, func(n int, line []byte) error {
 		m, err := readMessage(c.String("channel"), line)
 		if err != nil {

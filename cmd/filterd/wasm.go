@@ -127,7 +127,7 @@ func wasmBench(c *cli.Context) error {
 		return usage("--for %v: want more than 0", c.Duration("for"))
 	}
 	var messages []*filterd.Message
-	t := &tally{c: c}
+	t := newTally(c)
 	err = eachLine(c.Context, c.App.Reader, t, func(n int, line []byte) error {
 		m := (&filterd.Message{Channel: c.String("channel"), Payload: line}).Clone()
 		if err := (*filterd.Registry)(nil).Check(m); err != nil {
