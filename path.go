@@ -134,55 +134,69 @@ var noPaths = NewProjection()
 // [ParsePath] refuses and that is not [PathChannel].
 func NewProjection(readers ...[]Path) *Projection {
 	p := &Projection{slots: make(map[Path]int)}
-	var inDocument [][]projection.Step // paths from the document
-	var slots []int                    // of these
-	var reads []reading                // in which they are read
-	add := func(slot int, r reading, steps ...projection.Step) {
-		inDocument, slots, reads = append(inDocument, steps), append(slots, slot), append(reads, r)
-	}
+	var plan planBuilder
 	for _, paths := range readers {
 		for _, path := range paths {
-			if _, ok := p.slots[path]; ok {
-				continue
+			if _, ok := p.slots[path]; !ok {
+				p.slots[path] = len(p.paths)
+				p.paths = append(p.paths, path)
+				p.nodes = append(p.nodes, plan.add(len(p.paths)-1, path))
 			}
-			slot := len(p.paths)
-			p.slots[path] = slot
-			p.paths = append(p.paths, path)
-			nodes := [...]int32{missingNode, missingNode, missingNode, missingNode, missingNode}
-			if path == PathChannel {
-				nodes = [...]int32{channelNode, channelNode, channelNode, channelNode, channelNode}
-				p.nodes = append(p.nodes, nodes)
-				continue
-			}
-			_, steps, err := parsePath(string(path))
-			if err != nil {
-				panic("filterd: " + err.Error())
-			}
-			switch isData := path[0] == PathData[0]; {
-			case isData:
-				add(slot, readRaw, steps...)
-				add(slot, readEvent, slices.Concat([]projection.Step{{Name: "data", Index: -1}}, steps)...)
-				if len(steps) == 0 {
-					nodes[readBinary], nodes[readBytes] = textNode, textNode
-				}
-			case len(steps) == 0:
-				nodes[readEvent], nodes[readBinary] = 0, 0
-			case len(steps) == 1 && steps[0].Index < 0 && steps[0].Name != "data" && steps[0].Name != "data_base64":
-				add(slot, readEvent, steps...)
-				add(slot, readBinary, steps...)
-			}
-			p.nodes = append(p.nodes, nodes)
 		}
 	}
-	plan, nodes := projection.NewPlan(members[:], inDocument)
-	p.plan = plan
+	var nodes []int
+	p.plan, nodes = projection.NewPlan(members[:], plan.paths)
 	for i, n := range nodes {
-		p.nodes[slots[i]][reads[i]] = int32(n)
-		if reads[i] == readBinary {
+		p.nodes[plan.slots[i]][plan.readings[i]] = int32(n)
+		if plan.readings[i] == readBinary {
 			p.attributes = append(p.attributes, int32(n))
 		}
 	}
 	return p
+}
+
+// A planBuilder collects where in a document the slots are to be read, for
+// every reading in which they are there.
+type planBuilder struct {
+	paths    [][]projection.Step
+	slots    []int
+	readings []reading
+}
+
+// add adds a slot, and returns its nodes as far as they don't depend on the
+// plan.
+func (b *planBuilder) add(slot int, path Path) (nodes [readings]int32) {
+	fill := func(n int32) {
+		for r := range nodes {
+			nodes[r] = n
+		}
+	}
+	if path == PathChannel {
+		fill(channelNode)
+		return nodes
+	}
+	_, steps, err := parsePath(string(path))
+	if err != nil {
+		panic("filterd: " + err.Error())
+	}
+	fill(missingNode)
+	read := func(r reading, steps []projection.Step) {
+		b.paths, b.slots, b.readings = append(b.paths, steps), append(b.slots, slot), append(b.readings, r)
+	}
+	switch {
+	case path[0] == PathData[0]:
+		read(readRaw, steps)
+		read(readEvent, slices.Concat([]projection.Step{{Name: "data", Index: -1}}, steps))
+		if len(steps) == 0 {
+			nodes[readBinary], nodes[readBytes] = textNode, textNode
+		}
+	case len(steps) == 0:
+		nodes[readEvent], nodes[readBinary] = 0, 0 // the document
+	case len(steps) == 1 && steps[0].Index < 0 && steps[0].Name != "data" && steps[0].Name != "data_base64":
+		read(readEvent, steps)
+		read(readBinary, steps)
+	}
+	return nodes // an attribute has no members
 }
 
 // Slots returns the slot of each path, which must be among those that the

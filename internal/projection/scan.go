@@ -110,18 +110,18 @@ func (s *scanner) value(document []byte, i int, n int32, depth int) int {
 		i, flags = text(document, i+1)
 	case c == '{':
 		kind = Object
-		if node := &s.nodes[n]; node.members.empty() {
-			i = skip(document, i, depth)
-		} else {
+		if n == 0 || !s.nodes[n].members.empty() {
 			i = s.object(document, i+1, n, depth+1)
+		} else {
+			i = skip(document, i, depth)
 		}
 	case c != '[':
 		i, kind = scalar(document, i)
 	default:
-		if node := &s.nodes[n]; len(node.elements) == 0 {
-			i = skip(document, i, depth)
-		} else {
+		if len(s.nodes[n].elements) > 0 {
 			i = s.array(document, i+1, n, depth+1)
+		} else {
+			i = skip(document, i, depth)
 		}
 	}
 	*v = Value{uint32(start), uint32(i), kind, flags}
