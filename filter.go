@@ -44,6 +44,9 @@ type Set interface {
 	Groups() [][]int
 	// Access says how a rule is found for a message.
 	Access(rule int) Access
+	// Evaluations says how often rules were evaluated, by all matchers. Safe
+	// for concurrent use.
+	Evaluations() Evaluations
 	// Bind returns a new matcher that finds Paths()[i] in slot slots[i] of
 	// the messages' projection.
 	Bind(slots []int) SetMatcher
@@ -56,6 +59,25 @@ type Access struct {
 	Linear bool
 	// By is what the rule is found by, or why it is linear.
 	By string
+}
+
+// Evaluations counts how often rules were evaluated, for a message each, and by
+// what. Rules that are found, or ruled out, by what they share with others are
+// not evaluated.
+type Evaluations struct {
+	Compiled uint64 // by functions compiled for the rule: the usual way
+	Pruned   uint64 // by the expression library, on the fields that the rule reads
+	Whole    uint64 // by the expression library, on the whole message
+}
+
+// Add returns the sum of e and o.
+func (e Evaluations) Add(o Evaluations) Evaluations {
+	return Evaluations{e.Compiled + o.Compiled, e.Pruned + o.Pruned, e.Whole + o.Whole}
+}
+
+// Sub returns what was counted between o and e.
+func (e Evaluations) Sub(o Evaluations) Evaluations {
+	return Evaluations{e.Compiled - o.Compiled, e.Pruned - o.Pruned, e.Whole - o.Whole}
 }
 
 // A SetMatcher is a set's state for one goroutine at a time.
@@ -157,9 +179,10 @@ func (funcKind) Compile(filters []Filter) (Set, error) {
 
 type funcSet []FilterFunc
 
-func (funcSet) Paths() []Path           { return nil }
-func (funcSet) Groups() [][]int         { return nil }
-func (s funcSet) Bind([]int) SetMatcher { return s }
+func (funcSet) Paths() []Path            { return nil }
+func (funcSet) Groups() [][]int          { return nil }
+func (funcSet) Evaluations() Evaluations { return Evaluations{} }
+func (s funcSet) Bind([]int) SetMatcher  { return s }
 
 func (funcSet) Access(int) Access {
 	return Access{Linear: true, By: "a Go function, called for every message"}

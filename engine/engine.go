@@ -60,6 +60,9 @@ type Engine struct {
 	lanes   map[laneKey]*lane.Lane[job] // of the current generation
 	retired map[laneKey]*lane.Lane[job] // that no rule has any more, but that still drain
 	closed  bool
+
+	tables    map[*Table]int      // how many generations that aren't drained have it
+	evaluated filterd.Evaluations // by tables that nobody uses any more, less what others have counted before
 }
 
 // A HaltError says that a rule with [OnErrorHalt] failed and the engine stopped.
@@ -91,6 +94,7 @@ func New(config Config) (*Engine, error) {
 		config:  config,
 		halt:    make(chan struct{}),
 		lanes:   make(map[laneKey]*lane.Lane[job]),
+		tables:  make(map[*Table]int),
 		sources: make(map[*filterd.Source]bool),
 		retired: make(map[laneKey]*lane.Lane[job]),
 	}
@@ -133,6 +137,9 @@ func (e *Engine) swap(t *Table) (drained <-chan struct{}, number uint64, err err
 		return nil, 0, ErrClosed
 	}
 	next, unused := e.newGeneration(t)
+	if e.tables[t]++; e.tables[t] == 1 { // not what it was asked elsewhere
+		e.evaluated = e.evaluated.Sub(t.Evaluations())
+	}
 	old := e.current.Swap(next)
 	names, globs := t.Subscriptions()
 	for source := range e.sources {
@@ -147,12 +154,23 @@ func (e *Engine) swap(t *Table) (drained <-chan struct{}, number uint64, err err
 	go func() { // ends when the old table's last message has left the queues
 		<-drained
 		e.closeStages(old.table)
-		e.counters.forgetGroups()
+		e.letGo(old.table)
 		for _, key := range unused {
 			e.closeRetired(key)
 		}
 	}()
 	return drained, next.number, nil
+}
+
+// letGo lets go of a table that a generation had, but for what it counted.
+func (e *Engine) letGo(t *Table) {
+	e.counters.forgetGroups()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.tables[t]--; e.tables[t] == 0 {
+		delete(e.tables, t)
+		e.evaluated = e.evaluated.Add(t.Evaluations())
+	}
 }
 
 // closeRetired lets a lane end once it has drained, unless a reload has taken
@@ -269,9 +287,14 @@ func (e *Engine) Process(ctx context.Context, m *filterd.Message) error {
 // Stats returns what was counted so far.
 func (e *Engine) Stats() Stats {
 	s := e.counters.snapshot()
-	s.Generation = e.current.Load().number
+	current := e.current.Load()
+	s.Generation, s.Linear = current.number, current.table.Linear()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	s.Evaluations = e.evaluated
+	for t := range e.tables {
+		s.Evaluations = s.Evaluations.Add(t.Evaluations())
+	}
 	for rule, l := range e.allLanes() {
 		r := s.Rules[rule]
 		r.Queued += l.Len()

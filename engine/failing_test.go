@@ -144,3 +144,45 @@ linear true evaluated for every message: it compares two values of the message`
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
+
+// An engine tells how conditions are evaluated, over reloads, and not what
+// dry runs of its tables did.
+func TestEvaluations(t *testing.T) {
+	rules := []engine.Rule{
+		{Name: "compiled", From: []string{"in"}, When: when(`data.a + data.b > 1`), To: to("out")},
+		{Name: "pruned", From: []string{"in"}, When: when(`len(data.items) > 1`), To: to("out")},
+		{Name: "whole", From: []string{"in"}, When: when(`len(data.items[0].x) > 1`), To: to("out")},
+	}
+	first := table(t, rules...)
+	payload := `{"a":1,"b":2,"items":[1,2]}`
+	if _, err := first.NewProcessor().Process(message("in", payload)); err != nil {
+		t.Fatal(err)
+	}
+	e := newEngine(t, engine.Config{Table: first, Sink: &recorder{}})
+	check := func(want filterd.Evaluations) {
+		t.Helper()
+		if got := e.Stats().Evaluations; got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	check(filterd.Evaluations{})
+	once := filterd.Evaluations{Compiled: 3, Pruned: 2, Whole: 2} // the third fails, and is asked once more why
+	process := func() {
+		if err := e.Process(t.Context(), message("in", payload)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	process()
+	check(once)
+	for _, next := range []*engine.Table{table(t, rules...), first} {
+		if err := e.Reload(t.Context(), next); err != nil {
+			t.Fatal(err)
+		}
+		check(once)
+	}
+	process()
+	check(once.Add(once))
+	if linear := e.Stats().Linear; linear != 2 {
+		t.Errorf("%d linear rules, want 2", linear)
+	}
+}

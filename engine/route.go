@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/filterd/filterd"
@@ -143,6 +144,7 @@ func (t *Table) program(rules []*rule) (*program, error) {
 	}
 	// Names come from the network: forget rather than grow.
 	if len(t.programs) >= t.maxPrograms || t.compiled > maxCompiled+8*len(t.rules) {
+		t.forgotten = t.evaluated()
 		clear(t.programs)
 		clear(t.routes)
 		t.compiled = 0
@@ -150,6 +152,47 @@ func (t *Table) program(rules []*rule) (*program, error) {
 	t.programs[string(numbers)] = p
 	t.compiled += len(rules)
 	return p, nil
+}
+
+// evaluated returns how often conditions were evaluated. The caller holds t.mu.
+func (t *Table) evaluated() filterd.Evaluations {
+	sum := t.forgotten
+	for _, p := range t.programs {
+		for _, s := range p.sets {
+			sum = sum.Add(s.set.Evaluations())
+		}
+	}
+	return sum
+}
+
+// Evaluations returns how often the conditions of the table's rules were
+// evaluated.
+func (t *Table) Evaluations() filterd.Evaluations {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.evaluated()
+}
+
+// Linear returns how many rules are evaluated for every message of some
+// channel: what they cost adds up.
+func (t *Table) Linear() int {
+	t.linearOnce.Do(func() {
+		t.mu.RLock()
+		programs := slices.Collect(maps.Values(t.programs))
+		t.mu.RUnlock()
+		linear := make(map[*rule]bool)
+		for _, p := range programs {
+			for _, s := range p.sets {
+				for i, at := range s.rules {
+					if s.set.Access(i).Linear {
+						linear[p.rules[at]] = true
+					}
+				}
+			}
+		}
+		t.linear = len(linear)
+	})
+	return t.linear
 }
 
 // maxCompiled bounds the rules in all programs of a table, a rule counting in

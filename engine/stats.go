@@ -14,6 +14,11 @@ import (
 type Stats struct {
 	// Generation is the number of the table: 1, and 1 more for each reload.
 	Generation uint64
+	// Linear is how many rules of the table are evaluated for every message
+	// of some channel.
+	Linear int
+	// Evaluations counts how often conditions were evaluated.
+	Evaluations filterd.Evaluations
 	// Channels counts by the channel's declaration, or by the From entry
 	// through which an undeclared channel's messages come.
 	Channels map[string]ChannelStats

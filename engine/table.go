@@ -53,7 +53,10 @@ type Table struct {
 	routes      map[routeKey]*route
 	programs    map[string]*program // by the numbers of their rules
 	maxPrograms int
-	compiled    int // rules in programs
+	compiled    int                 // rules in programs
+	forgotten   filterd.Evaluations // of programs that are not there any more
+	linearOnce  sync.Once
+	linear      int // set by linearOnce
 }
 
 // A rule is a Rule, compiled.

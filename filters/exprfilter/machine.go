@@ -16,6 +16,7 @@ type machine struct {
 	cells   []cell // of the places
 	vm      vm.VM
 
+	count  filterd.Evaluations // not yet added to the set's
 	pruned *pruned
 	oracle struct {
 		epoch uint32
@@ -100,6 +101,7 @@ func (m *machine) missing(p *place) class {
 // run runs a program, on no more than what it reads if that will do.
 func (m *machine) run(p *program, reads []*place) (any, error) {
 	if m.prune(reads) {
+		m.count.Pruned++
 		if result, err := m.vm.Run(p.vm, m.pruned.env); err == nil {
 			return result, nil
 		}
@@ -110,6 +112,7 @@ func (m *machine) run(p *program, reads []*place) (any, error) {
 
 // ask runs a program on the whole message: encoding/json and expr decide.
 func (m *machine) ask(p *program) (any, error) {
+	m.count.Whole++
 	if m.oracle.epoch != m.epoch {
 		m.oracle.epoch = m.epoch
 		m.oracle.env, m.oracle.err = environmentOf(m.message)

@@ -3,6 +3,7 @@ package exprfilter
 import (
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/filterd/filterd"
 )
@@ -37,6 +38,8 @@ type set struct {
 	attributes []func(*machine) value
 	root       *node
 	groups     [][]int
+
+	compiled, pruned, whole atomic.Uint64 // evaluations
 }
 
 // A rule is one expression, made ready to run.
@@ -86,6 +89,11 @@ func (s *set) Paths() []filterd.Path { return s.paths }
 // Groups implements [filterd.Set].
 func (s *set) Groups() [][]int { return s.groups }
 
+// Evaluations implements [filterd.Set].
+func (s *set) Evaluations() filterd.Evaluations {
+	return filterd.Evaluations{Compiled: s.compiled.Load(), Pruned: s.pruned.Load(), Whole: s.whole.Load()}
+}
+
 // Bind implements [filterd.Set].
 func (s *set) Bind(slots []int) filterd.SetMatcher { return s.bind(slots) }
 
@@ -131,7 +139,21 @@ func (m *setMatcher) Match(batch []*filterd.Message, verdicts []filterd.Verdict)
 			verdicts = append(verdicts, filterd.Verdict{Message: i, Group: g + 1})
 		}
 	}
+	m.tell()
 	return verdicts
+}
+
+// tell adds to what the set has counted.
+func (m *setMatcher) tell() {
+	for _, c := range []struct {
+		n  *uint64
+		to *atomic.Uint64
+	}{{&m.count.Compiled, &m.set.compiled}, {&m.count.Pruned, &m.set.pruned}, {&m.count.Whole, &m.set.whole}} {
+		if *c.n > 0 {
+			c.to.Add(*c.n)
+			*c.n = 0
+		}
+	}
 }
 
 // Failure implements [filterd.SetMatcher].
@@ -293,6 +315,7 @@ func (m *setMatcher) try(r int) {
 		return
 	}
 	m.tried[r] = m.epoch
+	m.count.Compiled++
 	rule := &m.set.rules[r]
 	switch rule.decide(&m.machine) {
 	case classTrue:
