@@ -25,7 +25,7 @@ const (
 type Field struct {
 	Kind FieldKind
 	// Text is the value's JSON text, or a string as it is if Plain is set.
-	// It may alias the payload.
+	// It may alias the payload: do not append to it.
 	Text  []byte
 	Plain bool
 }
