@@ -124,16 +124,31 @@ func pathText(path []any) filterd.Path {
 	return parsed
 }
 
-// oraclePaths are read of every payload. There are more than a Message has
-// room for without memory of its own; few are the first of them.
-var oraclePaths, fewOraclePaths = func() (all, few [][]any) {
-	all = [][]any{{"data"}, {"event"}, {"data", "a"}, {"data", "a", "b"}, {"data", "a", 1}, {"event", "type"}, {"event", "a"}, {"event", "data"},
-		{"event", "data_base64"}, {"event", "id", "a"}, {"event", "id", 0}, {"event", 0}}
-	few = all
-	for _, name := range []string{"b", "data", "id", "specversion", "é", "", "a\x00"} {
-		all = append(all, []any{"data", name}, []any{"data", "b", name}, []any{"data", 0, name}, []any{"event", name})
+// An oracleReader reads the same paths of every payload.
+type oracleReader struct {
+	paths      [][]any
+	projection *filterd.Projection
+	slots      []int
+}
+
+func newOracleReader(paths ...[]any) oracleReader {
+	var texts []filterd.Path
+	for _, path := range paths {
+		texts = append(texts, pathText(path))
 	}
-	return append(all, []any{"data", 0}, []any{"data", 2}, []any{"data", "a", 0, 0}, []any{"data", "b", 1, "a"}), few
+	p := filterd.NewProjection(texts)
+	return oracleReader{paths: paths, projection: p, slots: p.Slots(texts)}
+}
+
+// oracleReaders are one that reads few paths, and one that reads more than a
+// Message has room for without memory of its own.
+var oracleReaders = func() [2]oracleReader {
+	few := [][]any{{"data"}, {"event"}, {"data", "a"}, {"data", "a", "b"}, {"data", "a", 1}, {"event", "type"}, {"event", "a"}, {"event", "data"}, {"event", "id", "a"}, {"event", "id", 0}, {"event", 0}}
+	many := [][]any{{"event", "data_base64"}, {"data", 0}, {"data", 2}, {"data", "a", 0, 0}, {"data", "b", 1, "a"}}
+	for _, name := range []string{"b", "data", "id", "specversion", "é", "", "a\x00"} {
+		many = append(many, []any{"data", name}, []any{"data", "b", name}, []any{"data", 0, name}, []any{"event", name})
+	}
+	return [...]oracleReader{newOracleReader(few...), newOracleReader(many...)}
 }()
 
 var envelopes = [...]filterd.Envelope{filterd.EnvelopeAuto, filterd.EnvelopeCloudEvents, filterd.EnvelopeRaw, filterd.EnvelopeBytes}
@@ -144,44 +159,44 @@ func checkMessage(t *testing.T, payload []byte, envelope filterd.Envelope) {
 	r := registry(t, filterd.Contract{Channel: "c", Envelope: envelope})
 	before := bytes.Clone(payload)
 	reused := &filterd.Message{Channel: "c", Payload: []byte(`{"specversion":"1.0","id":"","a":[[1],{"b":2}],"b":"\n"}`)}
-	for _, paths := range [][][]any{fewOraclePaths, oraclePaths} {
-		var texts []filterd.Path
-		for _, path := range paths {
-			texts = append(texts, pathText(path))
-		}
-		p := filterd.NewProjection(texts)
-		slots := p.Slots(texts)
-
+	for _, reader := range oracleReaders {
 		bound := &filterd.Message{Channel: "c", Payload: payload}
-		bound.Bind(p)
-		same(t, "bound first", complaint(t, r.Check(bound)), o.complaint)
+		bound.Bind(reader.projection)
 		later := &filterd.Message{Channel: "c", Payload: payload}
-		same(t, "bound later", complaint(t, r.Check(later)), o.complaint)
-		later.Bind(p)
 		_ = r.Check(reused)
-		reused.Bind(p)
-		reused.Lookup(slots[0])
+		reused.Bind(reader.projection)
+		reused.Lookup(0)
 		copied := *reused
 		reused.Reset(payload)
-		same(t, "used again", complaint(t, r.Check(reused)), o.complaint)
-		copied.Reset(payload)
-		copied.Lookup(slots[0])
-		for _, m := range []*filterd.Message{bound, later, reused, &copied, bound.Clone(), reused.With(payload)} {
-			o.check(t, m, paths, slots)
+		for _, m := range []*filterd.Message{bound, later, reused} {
+			if got := complaint(t, r.Check(m)); got != o.complaint {
+				t.Fatalf("%q: %s, want %s", payload, got, o.complaint)
+			}
 		}
-		copied = *reused // both read on
-		reused.Reset([]byte(`{"a":{"b":[1]}}`))
-		reused.Lookup(slots[0])
-		o.check(t, &copied, paths, slots)
+		later.Bind(reader.projection)
+		copied.Reset(payload)
+		copied.Lookup(0)
+		for _, m := range []*filterd.Message{bound, later, reused, &copied, bound.Clone()} {
+			o.check(t, m, reader)
+		}
+		copied = *reused.With(payload)
+		copied.Lookup(0)
+		again := copied // both read on
+		copied.Reset([]byte(`{"a":{"b":[1]}}`))
+		copied.Lookup(0)
+		o.check(t, &again, reader)
 	}
 	if !bytes.Equal(payload, before) {
 		t.Fatalf("%q was written to", before)
 	}
 }
 
-func (o *oracle) check(t *testing.T, m *filterd.Message, paths [][]any, slots []int) {
+// check checks a message that has been checked, and is bound to the reader's
+// projection.
+func (o *oracle) check(t *testing.T, m *filterd.Message, reader oracleReader) {
 	t.Helper()
-	for i, path := range paths {
+	slots := reader.slots
+	for i, path := range reader.paths {
 		want, present := o.field(path)
 		kind := filterd.FieldMissing
 		if present {
