@@ -1,14 +1,14 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
 
-	"context"
-
 	"github.com/urfave/cli/v2"
 
+	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/config"
 	"github.com/filterd/filterd/engine"
 	"github.com/filterd/filterd/pubsub"
@@ -20,7 +20,7 @@ func checkCommand() *cli.Command {
 		Usage: "compile a config file and everything it names, and run nothing",
 		Flags: []cli.Flag{
 			configFlag(),
-			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "list the rules"},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "list the rules, and how each is found for a message"},
 			&cli.BoolFlag{Name: "redis", Usage: "also connect to Redis; exit code 3 if it is unreachable"},
 			outputFlag(),
 		},
@@ -46,23 +46,77 @@ func check(c *cli.Context) error {
 		}
 		defer rdb.Close()
 	}
+	var found []access
+	if c.Bool("verbose") {
+		if found, err = ruleAccess(loaded.Rules); err != nil {
+			return err
+		}
+	}
 	if asJSON(c) {
 		return printJSON(c.App.Writer, struct {
 			OK       bool             `json:"ok"`
 			Rules    []string         `json:"rules"`
+			Access   []access         `json:"access,omitempty"`
 			Channels int              `json:"channels"`
 			Tests    int              `json:"tests"`
 			Warnings []config.Problem `json:"warnings"`
-		}{true, loaded.Table.Rules(), len(loaded.Registry.Contracts()), len(loaded.Tests), loaded.Warnings})
+		}{true, loaded.Table.Rules(), found, len(loaded.Registry.Contracts()), len(loaded.Tests), loaded.Warnings})
 	}
 	fmt.Fprintf(c.App.Writer, "%s: ok: %s, %s, %s\n", oneLine(loaded.Path), count(len(loaded.Rules), "rule"),
 		count(len(loaded.Registry.Contracts()), "declared channel"), count(len(loaded.Tests), "test"))
-	if c.Bool("verbose") {
-		for _, r := range loaded.Rules {
-			fmt.Fprintf(c.App.Writer, "  %s: from %s, %s, to %s\n", oneLine(r.Name), oneLine(strings.Join(r.From, ", ")), condition(r), oneLine(targets(r)))
+	linear := 0
+	for i, a := range found {
+		r := loaded.Rules[i]
+		fmt.Fprintf(c.App.Writer, "  %s: from %s, %s, to %s\n    index: %s\n", oneLine(r.Name), oneLine(strings.Join(r.From, ", ")), condition(r), oneLine(targets(r)), oneLine(a.String()))
+		if a.Linear {
+			linear++
 		}
 	}
+	if linear > 0 {
+		fmt.Fprintf(c.App.Writer, "evaluated for every message: %d of %s; what helps is a comparison with a constant first, joined by and\n",
+			linear, count(len(found), "rule"))
+	}
 	return nil
+}
+
+// An access says how a rule is found among the others for a message.
+type access struct {
+	Rule   string `json:"rule"`
+	Linear bool   `json:"linear"`
+	By     string `json:"by"`
+}
+
+func (a access) String() string {
+	if a.Linear {
+		return "none, " + a.By
+	}
+	return a.By
+}
+
+// ruleAccess returns how each rule is found, whatever the channel.
+func ruleAccess(rules []engine.Rule) ([]access, error) {
+	found := make([]access, len(rules))
+	filters := make(map[filterd.Kind][]filterd.Filter)
+	indices := make(map[filterd.Kind][]int)
+	for i, r := range rules {
+		found[i] = access{r.Name, true, "evaluated for every message: it has no condition"}
+		if r.When != nil {
+			kind := r.When.Kind()
+			filters[kind] = append(filters[kind], r.When)
+			indices[kind] = append(indices[kind], i)
+		}
+	}
+	for kind, of := range filters {
+		set, err := kind.Compile(of)
+		if err != nil {
+			return nil, fmt.Errorf("compile %d %s filters: %w", len(of), kind.Name(), err)
+		}
+		for at, i := range indices[kind] {
+			a := set.Access(at)
+			found[i].Linear, found[i].By = a.Linear, a.By
+		}
+	}
+	return found, nil
 }
 
 func condition(r engine.Rule) string {
