@@ -104,7 +104,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 			return cli.ShowAppHelp(c)
 		},
 		Commands: []*cli.Command{
-			runCommand(), demoCommand(), checkCommand(), testCommand(), evalCommand(), replayCommand(),
+			runCommand(), demoCommand(), checkCommand(), testCommand(), explainCommand(), evalCommand(), replayCommand(),
 			publishCommand(), tailCommand(), wasmCommand(), schemaCommand(),
 		},
 	}
