@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"log/slog"
 	"maps"
@@ -59,6 +60,7 @@ type Engine struct {
 	sources map[*filterd.Source]bool    // that are running, by the place of Run's argument
 	lanes   map[laneKey]*lane.Lane[job] // of the current generation
 	retired map[laneKey]*lane.Lane[job] // that no rule has any more, but that still drain
+	stages  map[io.Closer]int           // how many generations that are not drained have each
 	closed  bool
 
 	tables    map[*Table]int      // how many generations that aren't drained have it
@@ -97,9 +99,10 @@ func New(config Config) (*Engine, error) {
 		tables:  make(map[*Table]int),
 		sources: make(map[*filterd.Source]bool),
 		retired: make(map[laneKey]*lane.Lane[job]),
+		stages:  make(map[io.Closer]int),
 	}
 	e.lifetime, e.end = context.WithCancel(context.Background())
-	if err := e.Reload(context.Background(), config.Table); err != nil {
+	if err := e.reload(context.Background(), config.Table); err != nil {
 		return nil, err
 	}
 	return e, nil
@@ -109,8 +112,24 @@ func New(config Config) (*Engine, error) {
 // from start to end. Subscriptions that both tables have are not touched, and
 // neither are the counters and queues of rules that keep their name. Reload
 // returns when no message is treated by the old table any more, or ctx ends;
-// the new table holds either way. On an error the old table stays.
+// the new table holds either way. Stages that no table has any more are closed
+// when their last message is done. On an error the old table stays.
 func (e *Engine) Reload(ctx context.Context, t *Table) error {
+	err := e.reload(ctx, t)
+	if err != nil {
+		e.RefuseReload(err)
+	}
+	return err
+}
+
+// RefuseReload counts a reload that came to nothing before there was a table,
+// such as one of a file with mistakes. [Stats] tells of it.
+func (e *Engine) RefuseReload(err error) {
+	e.counters.refusedReloads.Add(1)
+	e.counters.lastRefusal.Store(&Refusal{Time: time.Now(), Err: err})
+}
+
+func (e *Engine) reload(ctx context.Context, t *Table) error {
 	if e.config.Sink == nil && t.needsSink() {
 		return errors.New("an engine whose rules send to channels needs a sink")
 	}
@@ -119,7 +138,7 @@ func (e *Engine) Reload(ctx context.Context, t *Table) error {
 		return err
 	}
 	if number > 1 {
-		e.config.Logger.Info("reloaded", "generation", number, "rules", len(t.rules))
+		e.config.Logger.Debug("table swapped", "generation", number, "rules", len(t.rules))
 	}
 	select {
 	case <-drained:
@@ -137,6 +156,9 @@ func (e *Engine) swap(t *Table) (drained <-chan struct{}, number uint64, err err
 		return nil, 0, ErrClosed
 	}
 	next, unused := e.newGeneration(t)
+	for _, s := range t.closers() {
+		e.stages[s]++
+	}
 	if e.tables[t]++; e.tables[t] == 1 { // not what it was asked elsewhere
 		e.evaluated = e.evaluated.Sub(t.Evaluations())
 	}
@@ -289,6 +311,7 @@ func (e *Engine) Stats() Stats {
 	s := e.counters.snapshot()
 	current := e.current.Load()
 	s.Generation, s.Linear = current.number, current.table.Linear()
+	s.Reloads = s.Generation - 1
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s.Evaluations = e.evaluated

@@ -3,6 +3,7 @@ package engine
 import (
 	"io"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -92,24 +93,34 @@ func (e *Engine) newLane(key laneKey) *lane.Lane[job] {
 }
 
 // closeStages closes the stages of a table that nobody uses any more, but for
-// those that the current table has as well.
+// those that other tables have as well: the current one, or one whose messages
+// still wait.
 func (e *Engine) closeStages(t *Table) {
-	inUse := make(map[io.Closer]bool)
-	if current := e.current.Load().table; current != t {
-		for _, r := range current.rules {
-			if c, ok := r.Stage.(io.Closer); ok {
-				inUse[c] = true
-			}
+	var unused []io.Closer
+	e.mu.Lock()
+	for _, s := range t.closers() {
+		if e.stages[s]--; e.stages[s] == 0 {
+			delete(e.stages, s)
+			unused = append(unused, s)
 		}
 	}
+	e.mu.Unlock()
+	for _, s := range unused { // which may take as long as their calls
+		if err := s.Close(); err != nil {
+			e.config.Logger.Warn("closing a stage", "error", err)
+		}
+	}
+}
+
+// closers returns the table's stages that can be closed, each once.
+func (t *Table) closers() []io.Closer {
+	closers := make(map[io.Closer]bool)
 	for _, r := range t.rules {
-		if c, ok := r.Stage.(io.Closer); ok && !inUse[c] {
-			inUse[c] = true
-			if err := c.Close(); err != nil {
-				e.config.Logger.Warn("closing a stage", "rule", r.Name, "error", err)
-			}
+		if c, ok := r.Stage.(io.Closer); ok {
+			closers[c] = true
 		}
 	}
+	return slices.Collect(maps.Keys(closers))
 }
 
 // acquire returns the current generation, which stays whole until release; nil

@@ -14,6 +14,12 @@ import (
 type Stats struct {
 	// Generation is the number of the table: 1, and 1 more for each reload.
 	Generation uint64
+	// Reloads counts the tables that came after the first; RefusedReloads
+	// counts those that were refused, and LastRefusal is the last of them:
+	// nil if there was none.
+	Reloads        uint64
+	RefusedReloads uint64
+	LastRefusal    *Refusal
 	// Linear is how many rules of the table are evaluated for every message
 	// of some channel.
 	Linear int
@@ -35,6 +41,13 @@ type Stats struct {
 	// GapTime is their total length.
 	Gaps    uint64
 	GapTime time.Duration
+}
+
+// A Refusal says why and when a reload was refused. The rules are those of
+// before.
+type Refusal struct {
+	Time time.Time
+	Err  error
 }
 
 // ChannelStats counts the messages of one channel or glob. A message that
@@ -63,6 +76,8 @@ type RuleStats struct {
 type counters struct {
 	deadLetters, deadLettersLost, unrouted, refused, gaps atomic.Uint64
 	gapTime                                               atomic.Int64
+	refusedReloads                                        atomic.Uint64
+	lastRefusal                                           atomic.Pointer[Refusal]
 	lost                                                  lograte.Limiter // limits the log lines about lost dead letters
 
 	mu       sync.Mutex // guards the maps, not what they hold
@@ -170,6 +185,8 @@ func (c *counters) snapshot() Stats {
 		Refused:         c.refused.Load(),
 		Gaps:            c.gaps.Load(),
 		GapTime:         time.Duration(c.gapTime.Load()),
+		RefusedReloads:  c.refusedReloads.Load(),
+		LastRefusal:     c.lastRefusal.Load(),
 	}
 	c.failing.RLock()
 	defer c.failing.RUnlock()
