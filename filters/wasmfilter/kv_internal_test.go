@@ -127,7 +127,7 @@ func TestMemoryKVModel(t *testing.T) {
 
 func TestBreakerTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := &Module{name: "test"}
+		m := &Module{settings: settings{name: "test"}}
 		b := newBreaker(testLogger)
 		fault := func() { b.fault(m.fault(FaultTrap, "trapped")) }
 		allowed := func(want, wantProbe bool) {
@@ -198,7 +198,7 @@ func TestEscape(t *testing.T) {
 }
 
 func TestFrames(t *testing.T) {
-	m := &Module{imports: 3}
+	m := &Module{settings: settings{imports: 3}}
 	for trace, want := range map[string]string{
 		"":                                     "",
 		".f(i32) i32\n\t.g(i32,i64) (i32,i32)": "f < g",

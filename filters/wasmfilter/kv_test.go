@@ -113,3 +113,44 @@ func TestStore(t *testing.T) {
 		t.Errorf("%+v", stats)
 	}
 }
+
+// What runs apart leaves nothing behind: neither keys, nor faults, nor counts.
+func TestApart(t *testing.T) {
+	r := newRuntime(t, wasmfilter.RuntimeConfig{})
+	inRedis := &store{}
+	for _, config := range []wasmfilter.ModuleConfig{
+		{Name: "memory", KV: "memory", KVKeys: 1},
+		{Name: "store", Store: inRedis},
+	} {
+		config.Code = readGuest(t, "probe.wasm")
+		m := load(t, r, config)
+		a, err := m.Apart()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range [][2]string{{"kga", `keep "missing"`}, {"kin=2", `keep "2"`}} {
+			if got := show(run(t, a, step[0])[0]); got != step[1] {
+				t.Errorf("%s: %s: got %s, want %s", config.Name, step[0], got, step[1])
+			}
+		}
+		for range 9 {
+			run(t, a, "u") // traps: the breaker opens
+		}
+		if stats := a.Stats(); stats.Breaker != wasmfilter.BreakerOpen || stats.Refused == 0 {
+			t.Errorf("%s: apart: %+v", config.Name, stats)
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+		stats := m.Stats()
+		if stats.Calls != 0 || stats.KVKeys != 0 || len(stats.Faults) != 0 || stats.Refused != 0 || stats.Breaker != wasmfilter.BreakerClosed {
+			t.Errorf("%s: %+v", config.Name, stats)
+		}
+		if got := show(run(t, m, "-")[0]); got != `keep` { // its code is still there
+			t.Errorf("%s: %s", config.Name, got)
+		}
+	}
+	if inRedis.calls != 0 {
+		t.Errorf("%d calls of the store", inRedis.calls)
+	}
+}

@@ -124,6 +124,21 @@ const maxFuel = 1 << 50
 // A Module is a module that is loaded. It implements [filterd.Stage], and can
 // be closed once nothing uses it. It is safe for concurrent use.
 type Module struct {
+	settings
+	pool     pool
+	shared   *shared // with others of this name
+	breaker  *breaker
+	warnings lograte.Limiter
+	logs     [len(levels)]logLimiter
+	apart    bool // compiled and own are another module's
+
+	closing sync.Once
+	closed  error // set by closing
+}
+
+// settings are what a module is loaded with and made into. They don't change
+// after that.
+type settings struct {
 	runtime *Runtime
 	name    string
 	info    Info
@@ -137,6 +152,7 @@ type Module struct {
 	registry        *filterd.Registry
 	kv              KV // nil: none
 	memoryKV        bool
+	kvLimits        kvLimits
 	host            []HostFunction
 	own             map[string]api.Module // instances of host
 	recycleCalls    int
@@ -148,15 +164,6 @@ type Module struct {
 	initializes bool
 	configures  bool
 	fixed       bool // the first instance has declared its fields: info.Fields
-
-	pool     pool
-	shared   *shared // with others of this name
-	breaker  *breaker
-	warnings lograte.Limiter
-	logs     [len(levels)]logLimiter
-
-	closing sync.Once
-	closed  error // set by closing
 }
 
 // Load compiles a module and starts its first instance. An error says which
@@ -182,7 +189,7 @@ func (r *Runtime) load(ctx context.Context, c ModuleConfig) (_ *Module, err erro
 		return nil, fmt.Errorf("its sha256 is %s, pinned is %s", hash, escape(c.SHA256))
 	}
 	memory := cmp.Or(c.Memory, DefaultMemory)
-	m := &Module{
+	m := &Module{settings: settings{
 		runtime:       r,
 		name:          c.Name,
 		logger:        r.config.Logger.With("module", c.Name),
@@ -197,7 +204,8 @@ func (r *Runtime) load(ctx context.Context, c ModuleConfig) (_ *Module, err erro
 		host:          c.HostFunctions,
 		recycleCalls:  cmp.Or(c.RecycleCalls, DefaultRecycleCalls),
 		recycleMemory: cmp.Or(c.RecycleMemory, memory/4*3),
-	}
+		kvLimits:      kvLimits{cmp.Or(c.KVKeys, DefaultKVKeys), cmp.Or(c.KVBytes, DefaultKVBytes)},
+	}}
 	m.info = Info{Name: c.Name, SHA256: hash, Size: len(c.Code), Fuel: m.fuel, StartFuelLimit: m.startFuel}
 	m.pool.limit = r.config.Workers
 	if m.configGiven {
@@ -214,7 +222,7 @@ func (r *Runtime) load(ctx context.Context, c ModuleConfig) (_ *Module, err erro
 	if err := m.compile(ctx, c.Code, limits); err != nil {
 		return nil, err
 	}
-	if err := r.enter(m, kvLimits{cmp.Or(c.KVKeys, DefaultKVKeys), cmp.Or(c.KVBytes, DefaultKVBytes)}); err != nil {
+	if err := r.enter(m); err != nil {
 		return nil, errors.Join(err, m.compiled.Close(ctx))
 	}
 	if err := m.first(ctx); err != nil {
@@ -222,6 +230,21 @@ func (r *Runtime) load(ctx context.Context, c ModuleConfig) (_ *Module, err erro
 		return nil, err
 	}
 	return m, nil
+}
+
+// Apart returns a module of the same code and configuration that shares
+// nothing else: it has instances, a breaker and counters of its own, and in
+// place of the KV, if there is one, an empty one in memory. So a dry run leaves
+// nothing behind. It must be closed, and before m is.
+func (m *Module) Apart() (*Module, error) {
+	a := &Module{settings: m.settings, apart: true}
+	a.logger = m.logger.With("dry_run", true)
+	a.pool.limit = m.pool.limit
+	a.kv, a.memoryKV = nil, m.kv != nil
+	if err := m.runtime.enter(a); err != nil {
+		return nil, fmt.Errorf("module %q: %w", m.name, err)
+	}
+	return a, nil
 }
 
 // compile checks, instruments and compiles the code.
@@ -296,12 +319,14 @@ func (m *Module) publishes(channel []byte) bool {
 func (m *Module) Close() error {
 	m.closing.Do(func() {
 		m.pool.close()
-		ctx := context.Background()
-		errs := []error{m.compiled.Close(ctx)}
-		for _, own := range m.own {
-			errs = append(errs, own.Close(ctx))
+		if !m.apart {
+			ctx := context.Background()
+			errs := []error{m.compiled.Close(ctx)}
+			for _, own := range m.own {
+				errs = append(errs, own.Close(ctx))
+			}
+			m.closed = errors.Join(errs...)
 		}
-		m.closed = errors.Join(errs...)
 		counters, _ := m.pool.stats()
 		m.runtime.leave(m, counters)
 	})

@@ -120,14 +120,17 @@ type shared struct {
 }
 
 // enter notes a module that is loaded.
-func (r *Runtime) enter(m *Module, limits kvLimits) error {
+func (r *Runtime) enter(m *Module) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		return errClosed
 	}
 	s := r.names[m.name]
-	if s == nil {
+	switch {
+	case m.apart:
+		s = &shared{kv: newMemoryKV()}
+	case s == nil:
 		s = &shared{kv: newMemoryKV()}
 		r.names[m.name] = s
 	}
@@ -135,10 +138,10 @@ func (r *Runtime) enter(m *Module, limits kvLimits) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sha256 != m.info.SHA256 { // other code, another chance
-		s.sha256, s.breaker = m.info.SHA256, newBreaker(r.config.Logger.With("module", m.name))
+		s.sha256, s.breaker = m.info.SHA256, newBreaker(m.logger)
 	}
 	if m.kv == nil && m.memoryKV {
-		s.kv.limit(limits)
+		s.kv.limit(m.kvLimits)
 		m.kv = s.kv
 	}
 	m.shared, m.breaker = s, s.breaker
@@ -154,7 +157,7 @@ func (r *Runtime) leave(m *Module, c counters) {
 	m.shared.mu.Lock()
 	m.shared.closed.add(&c)
 	m.shared.mu.Unlock()
-	if m.shared.modules--; m.shared.modules == 0 {
+	if m.shared.modules--; m.shared.modules == 0 && !m.apart {
 		delete(r.names, m.name)
 	}
 }
