@@ -10,7 +10,7 @@ import (
 // Access implements [filterd.Set].
 func (s *set) Access(number int) filterd.Access {
 	t := newTranslator()
-	b := &builder{coverer: coverer{byText: make(map[string]*attribute)}}
+	b := newBuilder(s.rules[number].program)
 	e := newEntry(number, t.condition(s.rules[number].program.vm.Node(), true))
 	certain := b.certain(e.rest[0])
 	p, ok := b.post(e, certain, nil)

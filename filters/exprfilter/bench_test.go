@@ -1,101 +1,231 @@
 package exprfilter_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/expr-lang/expr"
+	"github.com/expr-lang/expr/vm"
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/filters/exprfilter"
 )
 
-// payload is an event of 324 bytes, as the comparison with other programs
-// takes it.
-const payload = `{"specversion":"1.0","id":"01978a1e-6f2c-7b3a-9d41-5c8e2f7a1b90","source":"/exchange/binance/spot","type":"com.example.price","subject":"BTC-USD","time":"2026-06-20T12:34:56.789Z","datacontenttype":"application/json","data":{"symbol":"BTC-USD","price":67123.45,"qty":0.25,"side":"buy","venue":"binance","seq":123456789}}`
+// trade is an event of 324 bytes.
+const trade = `{"specversion":"1.0","id":"000000000001","source":"/exchange/feed","type":"com.example.trade.v1","datacontenttype":"application/json","time":"2026-11-23T12:00:00.000000Z","data":{"symbol":"BTC-USD","side":"buy","price":60000.5,"qty":2,"venue":"example","trade":1,"note":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}}`
 
-func workload(name string, n int) []filterd.Filter {
-	var filters []filterd.Filter
-	for i := range n {
-		source := ""
-		kind := name
-		if name == "W5-mixed" {
-			switch {
-			case i%20 < 12:
-				kind = "W2-equality"
-			case i%20 < 16:
-				kind = "W3-ranges"
-			case i%20 < 18:
-				kind = "prefix"
-			case i%20 < 19:
-				kind = "or"
-			default:
-				kind = "linear"
-			}
-		}
-		switch kind {
-		case "W1-one":
-			source = `data.symbol == "BTC-USD" && data.price * data.qty > 10000`
-		case "W2-equality":
-			source = fmt.Sprintf(`data.symbol == "SYM-%d" && data.price > 10`, i)
-		case "W3-ranges":
-			source = fmt.Sprintf(`data.price >= %d && data.price < %d`, 10*i, 10*i+10)
-		case "W4-arithmetic":
-			source = fmt.Sprintf(`data.price * data.qty > %d`, 16780+i*10)
-		case "W6-missing":
-			source = fmt.Sprintf(`data.absent > %d`, i)
-		case "W6-hot":
-			source = fmt.Sprintf(`data.symbol == "BTC-USD" && data.seq == %d`, i)
-		case "prefix":
-			source = fmt.Sprintf(`data.venue startsWith "venue-%d"`, i)
-		case "or":
-			source = fmt.Sprintf(`data.symbol == "S%d" or data.seq == %d`, i, i)
-		case "linear":
-			source = fmt.Sprintf(`data.price > data.qty * %d`, 1_000_000+i)
-		}
-		filters = append(filters, exprfilter.MustCompile(source))
+// sized returns a trade of that many bytes, with the fields that rules read
+// before or behind the rest of its data.
+func sized(size int, last bool) string {
+	const head = `{"specversion":"1.0","id":"000000000001","source":"/exchange/feed","type":"com.example.trade.v1","data":{`
+	fields := `"symbol":"BTC-USD","price":60000.5,"qty":2`
+	var rest strings.Builder
+	for i := 0; len(head)+len(fields)+rest.Len() < size-30; i++ {
+		fmt.Fprintf(&rest, `,"f%d":{"a":%d.5,"b":"text %d"}`, i, i, i)
 	}
-	return filters
+	body := fields + rest.String()
+	if last && rest.Len() > 0 {
+		body = rest.String()[1:] + "," + fields
+	}
+	pad := max(0, size-len(head)-len(body)-len(`,"p":""}}`))
+	return head + body + `,"p":"` + strings.Repeat("x", pad) + `"}}`
 }
 
-func BenchmarkSet(b *testing.B) {
+// workload returns the sources of n rules. All rules of a workload are alike
+// but for their constants; one of them matches the trade, unless the workload
+// says otherwise.
+func workload(name string, n int) []string {
+	sources := make([]string, n)
+	for i := range sources {
+		kind := name
+		if name == "W5" { // 60 % equality, 20 range, 10 string, 5 or, 5 not indexable
+			kind = [...]string{"W2", "W2", "W2", "W3", "or", "W2", "W2", "W2", "W3", "prefix", "W2", "W2", "W2", "W3", "linear", "W2", "W2", "W2", "W3", "prefix"}[i%20]
+		}
+		switch kind {
+		case "W1":
+			sources[i] = `data.symbol == "BTC-USD" && data.price * data.qty > 10000`
+		case "W2":
+			symbol := fmt.Sprintf("SYM-%d", i)
+			if i == n/2/20*20 {
+				symbol = "BTC-USD"
+			}
+			sources[i] = fmt.Sprintf(`data.symbol == "%s" && data.price > 10`, symbol)
+		case "W3":
+			sources[i] = fmt.Sprintf(`data.price >= %d && data.price < %d`, 60_000-10*(n/2)+10*i, 60_010-10*(n/2)+10*i)
+		case "W4":
+			sources[i] = fmt.Sprintf(`data.price * data.qty > %d`, 120_000+i)
+		case "W6-missing": // all fail
+			sources[i] = fmt.Sprintf(`data.absent > %d`, i)
+		case "W6-hot": // one value that all rules ask for
+			sources[i] = fmt.Sprintf(`data.symbol == "BTC-USD" && data.trade == %d`, i)
+		case "W6-overlapping": // ranges within ranges; the trade is in none
+			sources[i] = fmt.Sprintf(`data.price > %d && data.price < %d`, 60_001+i, 1_000_000-i)
+		case "prefix":
+			sources[i] = fmt.Sprintf(`data.venue startsWith "venue-%d"`, i)
+		case "or":
+			sources[i] = fmt.Sprintf(`data.symbol == "S%d" or data.trade == %d`, i, 10+i)
+		case "linear":
+			sources[i] = fmt.Sprintf(`data.price > data.qty * %d`, 1_000_000+i)
+		}
+	}
+	return sources
+}
+
+func compileAll(b testing.TB, sources []string) filterd.Set {
+	b.Helper()
+	filters := make([]filterd.Filter, len(sources))
+	for i, source := range sources {
+		filters[i] = exprfilter.MustCompile(source)
+	}
+	set, err := exprfilter.Kind{}.Compile(filters)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return set
+}
+
+// measure measures what it takes to check a message against the contract of
+// undeclared channels, and to find the rules that keep it.
+func measure(b *testing.B, set filterd.Set, payload string) {
+	projection := filterd.NewProjection(set.Paths())
+	matcher := set.Bind(projection.Slots(set.Paths()))
+	text := []byte(payload)
+	m := &filterd.Message{Channel: "PRICE_DATA"}
+	m.Bind(projection)
+	batch := []*filterd.Message{m}
+	var verdicts []filterd.Verdict
+	before := set.Evaluations()
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Reset(text)
+		if err := (*filterd.Registry)(nil).Check(m); err != nil {
+			b.Fatal(err)
+		}
+		verdicts = matcher.Match(batch, verdicts[:0])
+	}
+	spent := set.Evaluations().Sub(before)
+	b.ReportMetric(float64(len(verdicts)), "verdicts/op")
+	b.ReportMetric(float64(spent.Compiled)/float64(b.N), "evaluations/op")
+	b.ReportMetric(float64(spent.Pruned+spent.Whole)/float64(b.N), "interpreted/op")
+}
+
+// measureNaive measures encoding/json and one expression after the other.
+func measureNaive(b *testing.B, sources []string, payload string) {
+	programs := make([]*vm.Program, len(sources))
+	for i, source := range sources {
+		var err error
+		if programs[i], err = expr.Compile(source, expr.AsBool()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	text := []byte(payload)
+	var machine vm.VM
+	b.ReportAllocs()
+	for b.Loop() {
+		var event map[string]any
+		if err := json.Unmarshal(text, &event); err != nil {
+			b.Fatal(err)
+		}
+		env := map[string]any{"data": event["data"]}
+		for _, p := range programs {
+			_, _ = machine.Run(p, env)
+		}
+	}
+}
+
+// BenchmarkWorkloads measures sets of rules on one message, with the naive
+// program beside.
+func BenchmarkWorkloads(b *testing.B) {
 	for _, w := range []struct {
-		name string
-		n    []int
+		name  string
+		rules []int
 	}{
-		{"W1-one", []int{1}},
-		{"W2-equality", []int{1, 100, 10_000, 100_000}},
-		{"W3-ranges", []int{1, 10_000}},
-		{"W4-arithmetic", []int{1, 10_000}},
-		{"W5-mixed", []int{10_000}},
+		{"W1", []int{1}},
+		{"W2", []int{1, 100, 10_000, 100_000}},
+		{"W3", []int{1, 10_000}},
+		{"W4", []int{1, 10_000}},
+		{"W5", []int{10_000}},
 		{"W6-missing", []int{10_000}},
 		{"W6-hot", []int{10_000}},
+		{"W6-overlapping", []int{10_000}},
 	} {
-		for _, n := range w.n {
-			b.Run(fmt.Sprintf("%s/rules=%d", w.name, n), func(b *testing.B) {
-				set, err := exprfilter.Kind{}.Compile(workload(w.name, n))
-				if err != nil {
+		for _, n := range w.rules {
+			sources := workload(w.name, n)
+			b.Run(fmt.Sprintf("%s/rules=%d/filterd", w.name, n), func(b *testing.B) { measure(b, compileAll(b, sources), trade) })
+			if n <= 100 || w.name == "W2" && n == 10_000 {
+				b.Run(fmt.Sprintf("%s/rules=%d/naive", w.name, n), func(b *testing.B) { measureNaive(b, sources, trade) })
+			}
+		}
+	}
+	// Duplicates of a member cost no more than other members.
+	duplicates := strings.Replace(trade, `"note":"`, strings.Repeat(`"price":1,`, 20)+`"price":60000.5,"note":"`, 1)
+	b.Run("W6-duplicates/rules=10000/filterd", func(b *testing.B) { measure(b, compileAll(b, workload("W2", 10_000)), duplicates) })
+}
+
+// BenchmarkSizes measures one rule on messages of several sizes.
+func BenchmarkSizes(b *testing.B) {
+	for _, size := range []int{230, 1024, 4096} {
+		for _, where := range []string{"first", "last"} {
+			payload := sized(size, where == "last")
+			b.Run(fmt.Sprintf("bytes=%d/fields=%s/filterd", size, where), func(b *testing.B) {
+				b.SetBytes(int64(len(payload)))
+				measure(b, compileAll(b, workload("W1", 1)), payload)
+			})
+			b.Run(fmt.Sprintf("bytes=%d/fields=%s/naive", size, where), func(b *testing.B) {
+				b.SetBytes(int64(len(payload)))
+				measureNaive(b, workload("W1", 1), payload)
+			})
+		}
+	}
+}
+
+// BenchmarkBuild measures the building of a set of compiled expressions.
+func BenchmarkBuild(b *testing.B) {
+	for _, name := range []string{"W2", "W3", "W4", "W5", "W6-hot", "W6-overlapping"} {
+		var filters []filterd.Filter
+		for _, source := range workload(name, 10_000) {
+			filters = append(filters, exprfilter.MustCompile(source))
+		}
+		b.Run(name+"/rules=10000", func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := (exprfilter.Kind{}).Compile(filters); err != nil {
 					b.Fatal(err)
 				}
-				projection := filterd.NewProjection(set.Paths())
-				matcher := set.Bind(projection.Slots(set.Paths()))
-				text := []byte(payload)
-				if strings.HasPrefix(w.name, "W2") && n > 1 {
-					text = []byte(strings.ReplaceAll(payload, `"BTC-USD","price"`, `"SYM-77","price"`))
-				}
-				m := &filterd.Message{Channel: "PRICE_DATA", Payload: text}
-				batch := []*filterd.Message{m}
-				var verdicts []filterd.Verdict
-				b.ReportAllocs()
-				for b.Loop() {
-					m.Reset(text)
-					m.Bind(projection)
-					if err := (*filterd.Registry)(nil).Check(m); err != nil {
-						b.Fatal(err)
-					}
-					verdicts = matcher.Match(batch, verdicts[:0])
-				}
-				b.ReportMetric(float64(len(verdicts)), "verdicts")
-			})
+			}
+		})
+	}
+}
+
+// A message that needs no expression library allocates nothing, whatever the
+// rules; nor do rules that fail together.
+func TestAllocations(t *testing.T) {
+	for _, name := range []string{"W1", "W2", "W3", "W4", "W5", "W6-missing", "W6-hot", "W6-overlapping"} {
+		set := compileAll(t, workload(name, 2000))
+		projection := filterd.NewProjection(set.Paths())
+		matcher := set.Bind(projection.Slots(set.Paths()))
+		text := []byte(trade)
+		m := &filterd.Message{Channel: "PRICE_DATA"}
+		m.Bind(projection)
+		batch := []*filterd.Message{m}
+		var verdicts []filterd.Verdict
+		n := testing.AllocsPerRun(100, func() {
+			m.Reset(text)
+			if err := (*filterd.Registry)(nil).Check(m); err != nil {
+				t.Fatal(err)
+			}
+			verdicts = matcher.Match(batch, verdicts[:0])
+		})
+		if n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+		if spent := set.Evaluations(); spent.Pruned+spent.Whole > 0 {
+			t.Errorf("%s: expr was asked: %+v", name, spent)
+		}
+		if spent := set.Evaluations(); name != "W5" && spent.Compiled > 101 {
+			t.Errorf("%s: %d rules were evaluated for 101 messages", name, spent.Compiled)
 		}
 	}
 }

@@ -175,21 +175,33 @@ type covers struct{ yes, no, fail cover }
 // A coverer finds covers, with a preference for one attribute.
 type coverer struct {
 	attributes []*attribute
+	byPlace    map[*place]*attribute
 	byText     map[string]*attribute
 	preferred  *attribute
 }
 
+func newCoverer() coverer {
+	return coverer{byPlace: make(map[*place]*attribute), byText: make(map[string]*attribute)}
+}
+
 // attribute returns the attribute for a value's term.
 func (b *coverer) attribute(t *term) *attribute {
-	text := t.String()
-	if a := b.byText[text]; a != nil {
-		return a
-	}
 	a := &attribute{number: len(b.attributes), term: t}
-	if t.op == opPlace && !t.place.indexed {
-		a.place = t.place
+	if t.op == opPlace {
+		if known := b.byPlace[t.place]; known != nil {
+			return known
+		}
+		b.byPlace[t.place] = a
+		if !t.place.indexed {
+			a.place = t.place
+		}
+	} else {
+		text := t.String()
+		if known := b.byText[text]; known != nil {
+			return known
+		}
+		b.byText[text] = a
 	}
-	b.byText[text] = a
 	b.attributes = append(b.attributes, a)
 	return a
 }
@@ -254,8 +266,15 @@ const (
 	notKeyable = noText
 )
 
+// maxJoined is how many conditions of one and, or of one or, are covered: uniting
+// covers takes the square of their number.
+const maxJoined = 64
+
 // covers returns the covers of a condition.
 func (b *coverer) covers(t *term) covers {
+	if len(t.args) > maxJoined {
+		return covers{anything, anything, anything}
+	}
 	switch t.op {
 	case opOpaque:
 		return covers{anything, anything, anything}
@@ -279,8 +298,11 @@ func (b *coverer) covers(t *term) covers {
 	case opIn:
 		l := t.list
 		yes := valueSet{classes: l.classes, numbers: slices.Sorted(maps.Keys(l.numbers)), strings: slices.Sorted(maps.Keys(l.strings))}
+		if l.whole != nil && l.whole.low <= l.whole.high {
+			yes.intervals = []interval{*l.whole}
+		}
 		if !l.keyed {
-			return b.test(t.args[0], yes, true, 0)
+			return b.test(t.args[0], yes, l.whole == nil, 0)
 		}
 		if l.strings[""] {
 			yes.classes |= setOf(classNil)

@@ -315,7 +315,8 @@ func TestCoversAreSound(t *testing.T) {
 			p := f.(*Filter).program
 			tr := newTranslator()
 			condition := tr.condition(p.vm.Node(), true)
-			b := &coverer{byText: make(map[string]*attribute)}
+			c := newCoverer()
+			b := &c
 			covers := b.covers(condition)
 			certain := b.certain(condition)
 			s := &set{rules: []rule{{program: p}}, places: tr.places, paths: paths(tr.places)}

@@ -266,7 +266,7 @@ func compileJoint(terms []*term, goesOn class) func(*machine) class {
 
 func compileIn(t *term) func(*machine) class {
 	l := t.list
-	if !l.keyed && l.classes == 0 && len(l.numbers) == 0 && len(l.strings) == 1 { // == "text"
+	if !l.keyed && l.classes == 0 && l.whole == nil && len(l.numbers) == 0 && len(l.strings) == 1 { // == "text"
 		var text string
 		for s := range l.strings {
 			text = s

@@ -92,7 +92,11 @@ type entry struct {
 
 func newEntry(rule int, condition *term) entry {
 	if condition.op == opAnd {
-		return entry{rule: rule, rest: condition.args, single: true}
+		rest := condition.args
+		if len(rest) > maxJoined {
+			rest = append(slices.Clone(rest[:maxJoined]), &term{op: opAnd, args: rest[maxJoined:]})
+		}
+		return entry{rule: rule, rest: rest, single: true}
 	}
 	return entry{rule: rule, rest: []*term{condition}, single: true}
 }
@@ -101,6 +105,18 @@ func newEntry(rule int, condition *term) entry {
 type builder struct {
 	coverer
 	groups [][]int
+	// budget bounds the work and the keys below the first level of the index:
+	// rules made for it could be found in an exponential number of ways. What
+	// is left out is tried where it stands.
+	budget int
+}
+
+func newBuilder(programs ...*program) *builder {
+	b := &builder{coverer: newCoverer(), budget: 1 << 16}
+	for _, p := range programs {
+		b.budget += len(p.source)
+	}
+	return b
 }
 
 // build makes a node of entries, whose attributes so far are used.
@@ -197,6 +213,11 @@ type posted struct {
 
 // post chooses where an entry is found.
 func (b *builder) post(e entry, certain []atom, used []*attribute) (posted, bool) {
+	if len(used) > 0 {
+		if b.budget -= len(e.rest); b.budget < 0 {
+			return posted{}, false
+		}
+	}
 	b.preferred = nil
 	best, bestCost := -1, math.Inf(1)
 	for i, c := range e.rest {
@@ -227,7 +248,7 @@ func (b *builder) post(e entry, certain []atom, used []*attribute) (posted, bool
 		return b.postUnknown(e, certain, used)
 	}
 	p := posted{yes: yes.atoms, known: e, unknown: e}
-	keys := 0
+	keys := 0 // of the entry
 	for _, a := range yes.atoms {
 		keys += a.set.keys()
 	}
@@ -242,6 +263,7 @@ func (b *builder) post(e entry, certain []atom, used []*attribute) (posted, bool
 			p.fail = append(p.fail, a)
 		}
 	}
+	b.budget -= keys
 	p.known.single = e.single && keys == 1
 	p.unknown.single = p.known.single
 	if yes.exact {

@@ -51,7 +51,7 @@ type rule struct {
 
 func newSet(programs []*program) *set {
 	t := newTranslator()
-	b := &builder{coverer: coverer{byText: make(map[string]*attribute)}}
+	b := newBuilder(programs...)
 	s := &set{rules: make([]rule, len(programs))}
 	entries := make([]entry, len(programs))
 	reads := make([][]*place, len(programs))

@@ -146,6 +146,8 @@ type list struct {
 	classes classSet // of nil, false and true: which are listed
 	numbers map[float64]bool
 	strings map[string]bool
+	// whole holds whole numbers, all those from its low to its high end.
+	whole *interval
 }
 
 func newList() *list {
@@ -178,7 +180,7 @@ func (l *list) has(v value) class {
 	case l.keyed:
 		return classError
 	case v.class == classNumber:
-		return truth(l.numbers[v.number])
+		return truth(l.numbers[v.number] || l.whole != nil && l.whole.contains(v.number) && v.number == math.Trunc(v.number))
 	}
 	return truth(l.classes.has(v.class))
 }
@@ -254,4 +256,7 @@ func (i interval) String() string {
 
 func (l *list) describe(b *strings.Builder) {
 	fmt.Fprintf(b, "%t%b%q%v", l.keyed, l.classes, slices.Sorted(maps.Keys(l.strings)), slices.Sorted(maps.Keys(l.numbers)))
+	if l.whole != nil {
+		fmt.Fprintf(b, "%v", *l.whole)
+	}
 }

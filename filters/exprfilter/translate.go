@@ -112,7 +112,7 @@ func merge(o op, a, b *term) *term {
 	switch {
 	case o == opAnd && a.op == opRange && b.op == opRange:
 		return &term{op: opRange, args: a.args, interval: a.interval.intersect(b.interval)}
-	case o == opOr && a.op == opIn && b.op == opIn && !a.list.keyed && !b.list.keyed:
+	case o == opOr && a.op == opIn && b.op == opIn && !a.list.keyed && !b.list.keyed && a.list.whole == nil && b.list.whole == nil:
 		l := newList()
 		for _, from := range []*list{a.list, b.list} {
 			l.classes |= from.classes
@@ -365,9 +365,7 @@ func constants(n ast.Node) *list {
 		from, fromOK := n.Left.(*ast.IntegerNode)
 		to, toOK := n.Right.(*ast.IntegerNode)
 		if n.Operator == ".." && fromOK && toOK && to.Value-from.Value < maxRange && from.Value > -exactInt && to.Value < exactInt {
-			for i := from.Value; i <= to.Value; i++ {
-				l.numbers[float64(i)] = true
-			}
+			l.whole = &interval{low: float64(from.Value), high: float64(to.Value)}
 			return l
 		}
 	}
