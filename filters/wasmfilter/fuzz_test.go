@@ -62,7 +62,7 @@ func FuzzBatchMemory(f *testing.F) {
 // FuzzLoad has any bytes for a module: it is refused, or it runs within its
 // bounds.
 func FuzzLoad(f *testing.F) {
-	for _, guest := range []string{"minimal.wasm", "decide.wasm", "scribble.wasm", "probe.wasm", "hostfunction.wasm"} {
+	for _, guest := range []string{"minimal.wasm", "decide.wasm", "field.wasm", "scribble.wasm", "probe.wasm", "hostfunction.wasm"} {
 		f.Add(readGuest(f, guest), []byte("2payload"))
 	}
 	f.Add(minimalText().bytes(), []byte{})

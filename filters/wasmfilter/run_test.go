@@ -565,15 +565,19 @@ func TestAllocations(t *testing.T) {
 		{"minimal.wasm", "x", 1, 0},
 		{"decide.wasm", strings.Repeat("x", 324), 1, 0},
 		{"decide.wasm", strings.Repeat("x", 324), 64, 0},
+		{"field.wasm", `{"price":101.5}`, 1, 0},
+		{"field.wasm", `{"price":101.5}`, 64, 0},
 		{"probe.wasm", "1", 1, 0},
 		{"probe.wasm", "c", 1, 1}, // the new payload
 		{"probe.wasm", "kgmissing", 1, 1},
 	} {
 		m := load(t, r, wasmfilter.ModuleConfig{Code: readGuest(t, test.guest), KV: "memory"})
-		runner := m.Bind(nil)
+		p := filterd.NewProjection(m.Paths())
+		runner := m.Bind(p.Slots(m.Paths()))
 		messages := make([]*filterd.Message, test.messages)
 		for k := range messages {
 			messages[k] = &filterd.Message{Channel: "channel", Payload: []byte(test.payload)}
+			messages[k].Bind(p)
 		}
 		results := make([]filterd.StageResult, test.messages)
 		runner.Run(ctx, messages, results)

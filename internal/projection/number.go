@@ -18,24 +18,33 @@ func Float(number []byte) float64 {
 		i = 1
 	}
 	var mantissa uint64
-	digits, point := 0, len(number)
-	for ; i < len(number) && digits < 16; i++ {
-		switch c := number[i]; {
-		case c-'0' <= 9:
-			mantissa = mantissa*10 + uint64(c-'0')
-			digits++
-		case c == '.' && point == len(number):
-			point = i + 1
-		default: // an exponent
-			return slowFloat(number)
+	if len(number)-i > 17 { // 16 digits, and a point
+		return slowFloat(number)
+	}
+	for ; i < len(number); i++ {
+		digit := number[i] - '0'
+		if digit > 9 {
+			break
+		}
+		mantissa = mantissa*10 + uint64(digit)
+	}
+	fraction := 0 // digits
+	if i < len(number) && number[i] == '.' {
+		for i++; i < len(number); i++ {
+			digit := number[i] - '0'
+			if digit > 9 {
+				break
+			}
+			mantissa = mantissa*10 + uint64(digit)
+			fraction++
 		}
 	}
-	if i < len(number) || mantissa > 1<<53 || digits == 0 {
+	if i < len(number) || mantissa > 1<<53 { // an exponent, or too many digits
 		return slowFloat(number)
 	}
 	value := float64(mantissa)
-	if point < len(number) {
-		value /= powers[len(number)-point]
+	if fraction > 0 {
+		value /= powers[fraction]
 	}
 	if negative {
 		value = -value
