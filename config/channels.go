@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -48,6 +49,19 @@ func (l *loader) channels(key string, n *node) {
 		l.fail(key, n, "", "%v", err)
 	}
 	l.config.Registry = registry
+}
+
+// hashContracts returns the hash of the section channels, which may be missing,
+// and of the files that were read for it.
+func (l *loader) hashContracts(n *node) [sha256.Size]byte {
+	h := sha256.New()
+	if n != nil {
+		n.hash(h)
+	}
+	for _, f := range l.files[min(1, len(l.files)):] { // secrets among them: they change rarely
+		fmt.Fprintf(h, "%q %s\n", f.Path, f.SHA256)
+	}
+	return [sha256.Size]byte(h.Sum(nil))
 }
 
 // contract reads what is said of one channel. The contract is fit for a
@@ -117,6 +131,7 @@ func (l *loader) schema(key string, n *node) *filterd.Schema {
 		if !l.json(key, n, &text) {
 			return nil
 		}
+		l.noteRefs(".", "", text.Bytes())
 		schema, err := filterd.ParseSchemaIn(l.folder, key, text.Bytes())
 		if err != nil {
 			message := strings.TrimLeft(strings.TrimPrefix(err.Error(), "schema "+key), ": ")
@@ -137,7 +152,9 @@ func (l *loader) schema(key string, n *node) *filterd.Schema {
 	}
 	loaded, ok := l.schemas[name]
 	if !ok {
-		if _, loaded.err = l.regularFile(name, maxSize); loaded.err == nil {
+		var text []byte
+		if text, loaded.err = l.readFile(name, maxSize); loaded.err == nil {
+			l.noteRefs(filepath.Dir(name), filepath.Base(name), text)
 			loaded.schema, loaded.err = filterd.LoadSchema(l.file(name))
 			if loaded.err != nil {
 				message := strings.TrimPrefix(loaded.err.Error(), "schema "+filepath.Base(name))

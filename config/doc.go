@@ -14,4 +14,5 @@
 //   - spec.go: every key with its documentation; unknown keys are told by it
 //   - redis.go, channels.go, rules.go, tests.go: one section each
 //   - load.go: the order of all this, and the table
+//   - files.go, reload.go: what it was made of, and the next version of it
 package config

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -35,9 +36,19 @@ type Config struct {
 	// Warnings lists what is suspicious but was accepted, in the order of
 	// the file.
 	Warnings []Problem
+	// Files are the files that the config was made of: its own first, then
+	// schemas, modules and secrets in the order of the file. [Parse] has no
+	// file of its own.
+	Files []File
 
-	modules []*wasmfilter.Module
-	runtime *wasmfilter.Runtime // made by Load; nil if there was no need
+	loaded     bool     // from the file at Path
+	options    []Option // it was loaded with
+	definition engine.Definition
+	digests    [][sha256.Size]byte  // of the rules' texts, by Rules
+	stages     []*wasmfilter.Module // of the rules
+	modules    []*wasmfilter.Module // of those, what Close closes
+	identities map[*wasmfilter.Module]string
+	runtime    *wasmfilter.Runtime // made by Load; nil if there was no need
 }
 
 // Engine makes an engine that runs the file's rules. The Table of the given
@@ -71,12 +82,24 @@ func Environment(lookup func(name string) (value string, set bool)) Option {
 // Load reads a config file, and the files it names. Nothing is connected or
 // started. The error is an [*Error] with everything that is wrong; it matches
 // [fs.ErrNotExist] and the like if the file itself can't be read.
-func Load(path string, opts ...Option) (*Config, error) {
-	src, err := readLimited(path)
+func Load(path string, opts ...Option) (*Config, error) { return load(path, nil, opts) }
+
+// load loads a config, in the place of a former one unless that is nil.
+func load(path string, former *Config, opts []Option) (*Config, error) {
+	file := File{Path: path}
+	src, err := file.readLimited()
 	if err != nil {
-		return nil, &Error{Problems: []Problem{{File: path, Message: reason(err)}}, cause: err}
+		return nil, &Error{Problems: []Problem{{File: path, Message: reason(err)}}, Files: []File{file}, cause: err}
 	}
-	return Parse(path, src, append([]Option{Folder(filepath.Dir(path))}, opts...)...)
+	here := func(l *loader) {
+		l.folder, l.former, l.files = filepath.Dir(path), former, []File{file}
+	}
+	c, err := Parse(path, src, append([]Option{here}, opts...)...)
+	if err != nil {
+		return nil, err
+	}
+	c.loaded, c.options = true, opts
+	return c, nil
 }
 
 // reason returns what the operating system says, without what was done and to
@@ -89,15 +112,24 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// readLimited reads a file, but not much more than may be in it: it may be a
+// readLimited reads the file, but not much more than may be in it: it may be a
 // pipe.
-func readLimited(path string) ([]byte, error) {
-	f, err := os.Open(path)
+func (f *File) readLimited() ([]byte, error) {
+	opened, err := os.Open(f.Path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxSize+1))
+	defer opened.Close()
+	info, err := opened.Stat()
+	if err != nil {
+		return nil, err
+	}
+	src, err := io.ReadAll(io.LimitReader(opened, maxSize+1))
+	if err == nil {
+		sum := sha256.Sum256(src)
+		f.read(info, sum[:])
+	}
+	return src, err
 }
 
 // Parse is [Load] for a text. The name stands for it in errors.
@@ -105,14 +137,14 @@ func Parse(name string, src []byte, opts ...Option) (*Config, error) {
 	l := &loader{
 		folder:      ".",
 		environment: os.LookupEnv,
-		config:      &Config{Path: name},
+		config:      &Config{Path: name, identities: make(map[*wasmfilter.Module]string)},
 		schemas:     make(map[string]loadedSchema),
 	}
 	for _, option := range opts {
 		option(l)
 	}
 	if len(src) > maxSize {
-		return nil, &Error{Problems: []Problem{{File: name, Message: fmt.Sprintf("the file is larger than %d MiB", maxSize>>20)}}}
+		return nil, &Error{Problems: []Problem{{File: name, Message: fmt.Sprintf("the file is larger than %d MiB", maxSize>>20)}}, Files: l.files}
 	}
 	t := newText(name, string(src))
 	l.problems = &problems{text: t}
@@ -120,9 +152,9 @@ func Parse(name string, src []byte, opts ...Option) (*Config, error) {
 	l.load()
 	if found := l.problems.sorted(); len(found) > 0 {
 		_ = l.config.Close() // what was loaded is of no use
-		return nil, &Error{Problems: found}
+		return nil, &Error{Problems: found, Files: l.files}
 	}
-	l.config.Warnings = l.warnings.sorted()
+	l.config.Warnings, l.config.Files = l.warnings.sorted(), l.files
 	return l.config, nil
 }
 
@@ -133,7 +165,10 @@ type loader struct {
 	callbacks   map[string]engine.Callback
 	runtime     *wasmfilter.Runtime
 	stores      func(redis pubsub.Options, module string) (wasmfilter.KV, error)
+	former      *Config // whose place the config is to take; or nil
 
+	files       []File
+	contracts   [sha256.Size]byte // hash of the channels and what they name
 	problems    *problems
 	warnings    *problems
 	config      *Config
@@ -171,6 +206,7 @@ func (l *loader) load() {
 	}
 	key, n := file.get("channels")
 	l.channels(key, n)
+	l.contracts = l.hashContracts(n)
 	if key, n := file.get("modules"); n != nil {
 		l.modules(key, n)
 	}
@@ -194,12 +230,13 @@ func (l *loader) compile() {
 	if len(l.config.Rules) == 0 {
 		return // there was a rule, and what is wrong with it is known
 	}
-	table, err := engine.Compile(engine.Definition{
+	l.config.definition = engine.Definition{
 		Registry:       l.config.Registry,
 		Rules:          l.config.Rules,
 		Callbacks:      l.callbacks,
 		StrictChannels: l.strict,
-	})
+	}
+	table, err := engine.Compile(l.config.definition)
 	for _, err := range unjoin(err) {
 		l.ruleError(l.problems, err)
 	}

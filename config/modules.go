@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/filters/wasmfilter"
@@ -37,8 +38,8 @@ func Stores(open func(redis pubsub.Options, module string) (wasmfilter.KV, error
 }
 
 // Close closes the file's modules, and the runtime that Load made for them, if
-// it did. An engine that uses them must be closed, or have another table,
-// before.
+// it did. An engine that uses them must be closed before. A config that another
+// one has replaced by [Config.Reload] needs no Close.
 func (c *Config) Close() error {
 	var errs []error
 	for _, m := range c.modules {
@@ -92,10 +93,8 @@ func (l *loader) module(s section, name *node) (wasmfilter.ModuleConfig, bool) {
 	if key, n := s.get("path"); n == nil {
 		l.fail(s.key, name, "add path, the module's file", "path is missing")
 	} else if path := l.optionalText(s, "path"); path != "" {
-		file, err := l.regularFile(path, maxModuleFile)
-		if err == nil {
-			c.Code, err = os.ReadFile(file)
-		}
+		var err error
+		c.Code, err = l.readFile(path, maxModuleFile)
 		switch {
 		case err != nil && path != n.value:
 			l.wantReferred(key, n, "the path of a module's file")
@@ -137,7 +136,15 @@ func (l *loader) loadModule(s section, c wasmfilter.ModuleConfig) *wasmfilter.Mo
 			}
 		}
 	}
+	identity := l.identity(c)
+	if module := l.former.stage(identity); module != nil {
+		l.config.identities[module] = identity
+		return module
+	}
 	ctx := context.Background()
+	if l.runtime == nil && l.former != nil {
+		l.runtime = l.former.runtime
+	}
 	if l.runtime == nil {
 		runtime, err := wasmfilter.NewRuntime(ctx, wasmfilter.RuntimeConfig{CacheDir: cacheDir()})
 		if err != nil { // a read-only file system, for instance
@@ -169,7 +176,31 @@ func (l *loader) loadModule(s section, c wasmfilter.ModuleConfig) *wasmfilter.Mo
 		return nil
 	}
 	l.config.modules = append(l.config.modules, module)
+	l.config.identities[module] = identity
 	return module
+}
+
+// identity says what a module is made of: where it is the same in the next
+// version of the file, so is the module. Contracts bind what a module emits.
+func (l *loader) identity(c wasmfilter.ModuleConfig) string {
+	text := fmt.Sprintf("%q %x %d %d %q %q %q", c.Name, sha256.Sum256(c.Code), c.Memory, c.Fuel, c.Config, c.Publish, c.KV)
+	if len(c.Publish) > 0 {
+		text += fmt.Sprintf(" %x", l.contracts)
+	}
+	return text
+}
+
+// stage returns the module with an identity that a rule of c, if that is not
+// nil, has; or nil.
+func (c *Config) stage(identity string) *wasmfilter.Module {
+	if c != nil {
+		for _, module := range c.stages {
+			if c.identities[module] == identity {
+				return module
+			}
+		}
+	}
+	return nil
 }
 
 // cacheDir is where compiled modules are kept: none where the user has no
@@ -208,12 +239,20 @@ func (l *loader) stage(key string, n *node) filterd.Stage {
 	return m.module
 }
 
-// unusedModules warns of modules that no rule names.
+// unusedModules warns of modules that no rule names, and closes them: they have
+// been checked.
 func (l *loader) unusedModules() {
 	for _, m := range l.byModule {
-		if !m.used {
+		switch {
+		case m.used && m.module != nil:
+			l.config.stages = append(l.config.stages, m.module)
+		case !m.used:
 			offset, length := l.problems.text.whole(m.name)
 			l.warnings.add(offset, length, m.key, "", "no rule has this module")
+			if i := slices.Index(l.config.modules, m.module); i >= 0 { // it is not a former config's
+				l.config.modules = slices.Delete(l.config.modules, i, i+1)
+				_ = m.module.Close() // nothing runs that could fail to close
+			}
 		}
 	}
 }

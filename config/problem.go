@@ -68,6 +68,9 @@ func (p Problem) String() string {
 type Error struct {
 	// Problems holds at least one problem, in the order of the file.
 	Problems []Problem
+	// Files are the files that were read, or tried: what is wrong may be
+	// mended in any of them.
+	Files []File
 
 	cause error
 }

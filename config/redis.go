@@ -129,13 +129,13 @@ func (l *loader) tls(key string, n *node) *pubsub.TLS {
 		if path == "" {
 			return ""
 		}
-		file, err := l.regularFile(path, maxSize)
+		_, err := l.regularFile(path, maxSize)
 		if key, n := s.get(name); err != nil && path != n.value {
 			l.wantReferred(key, n, "the path of a file")
 		} else if err != nil {
 			l.fail(key, n, "", "%v", err)
 		}
-		return file
+		return l.file(path)
 	}
 	return &pubsub.TLS{CA: file("ca"), Cert: file("cert"), Key: file("key"), ServerName: l.optionalText(s, "server_name")}
 }

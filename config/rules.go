@@ -130,6 +130,7 @@ func (l *loader) rule(key string, e entry) {
 	l.byName[r.Name] = len(l.rules)
 	l.rules = append(l.rules, nodes)
 	l.config.Rules = append(l.config.Rules, r)
+	l.config.digests = append(l.config.digests, digest(e.value))
 	if key, n := s.get("tests"); n != nil {
 		l.tests(key, n, r)
 	}

@@ -1,11 +1,13 @@
 package config
 
 import (
+	"errors"
 	"slices"
 	"strings"
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/engine"
+	"github.com/filterd/filterd/filters/wasmfilter"
 )
 
 // A TestResult is what became of one [Test].
@@ -17,10 +19,19 @@ type TestResult struct {
 }
 
 // RunTests runs the tests that stand beside the rules, in the order of the
-// file and without Redis: callbacks are not called, nothing is published. The
-// error is not about a test: rules can't be compiled.
-func (c *Config) RunTests() ([]TestResult, error) {
-	processor := c.Table.NewProcessor()
+// file and without Redis: callbacks are not called, nothing is published, and
+// modules run apart from those that an engine may have, with an empty KV in
+// memory. The error is not about a test: rules can't be compiled.
+func (c *Config) RunTests() (_ []TestResult, err error) {
+	if len(c.Tests) == 0 {
+		return nil, nil
+	}
+	table, done, err := c.tableForTests()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	processor := table.NewProcessor()
 	results := make([]TestResult, len(c.Tests))
 	for i, test := range c.Tests {
 		result, err := processor.Process(&filterd.Message{Channel: test.Channel, Payload: test.payload(c.Registry)})
@@ -30,6 +41,47 @@ func (c *Config) RunTests() ([]TestResult, error) {
 		results[i] = test.judge(result)
 	}
 	return results, nil
+}
+
+// tableForTests returns a table of the rules that have tests, with modules of
+// its own, which done closes. Without modules it is the config's.
+func (c *Config) tableForTests() (_ *engine.Table, done func() error, err error) {
+	if len(c.stages) == 0 {
+		return c.Table, func() error { return nil }, nil
+	}
+	tested := make(map[string]bool)
+	for _, t := range c.Tests {
+		tested[t.Rule] = true
+	}
+	apart := make(map[filterd.Stage]*wasmfilter.Module)
+	done = func() error {
+		var errs []error
+		for _, m := range apart {
+			errs = append(errs, m.Close())
+		}
+		return errors.Join(errs...)
+	}
+	definition := c.definition
+	definition.Rules = nil
+	for _, r := range c.Rules {
+		if module, ok := r.Stage.(*wasmfilter.Module); ok && tested[r.Name] {
+			if apart[module] == nil {
+				if apart[module], err = module.Apart(); err != nil {
+					delete(apart, module)
+					return nil, nil, errors.Join(err, done())
+				}
+			}
+			r.Stage = apart[module]
+		}
+		if tested[r.Name] {
+			definition.Rules = append(definition.Rules, r)
+		}
+	}
+	table, err := engine.Compile(definition)
+	if err != nil {
+		return nil, nil, errors.Join(err, done())
+	}
+	return table, done, nil
 }
 
 // payload returns the test's message, with an envelope around the data where

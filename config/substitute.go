@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"os"
 	"strings"
 )
 
@@ -97,13 +96,9 @@ func (l *loader) readSecret(file string) (string, error) {
 	if file == "" {
 		return "", fmt.Errorf("${file:} needs the path of a file")
 	}
-	path, err := l.regularFile(file, maxSecret)
+	secret, err := l.readFile(file, maxSecret)
 	if err != nil {
 		return "", err
-	}
-	secret, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("%s: %s", quote(file), reason(err))
 	}
 	return strings.TrimSuffix(strings.TrimSuffix(string(secret), "\n"), "\r"), nil
 }

@@ -229,25 +229,24 @@ func (l *loader) file(name string) string {
 	return filepath.Join(l.folder, name)
 }
 
-// regularFile resolves the path of a file that is to be read. It refuses what
-// has no end or doesn't answer: devices, pipes.
-func (l *loader) regularFile(name string, limit int64) (string, error) {
-	file := l.file(name)
-	info, err := os.Stat(file)
+// regularFile describes a file that is to be read. It refuses what has no end
+// or doesn't answer: devices, pipes.
+func (l *loader) regularFile(name string, limit int64) (fs.FileInfo, error) {
+	info, err := os.Stat(l.file(name))
 	var of *fs.PathError
 	switch {
 	case errors.As(err, &of):
-		return "", fmt.Errorf("%s: %w", quote(name), of.Err)
+		return nil, fmt.Errorf("%s: %w", quote(name), of.Err)
 	case err != nil:
-		return "", err
+		return nil, err
 	case info.IsDir():
-		return "", fmt.Errorf("%s is a folder", quote(name))
+		return nil, fmt.Errorf("%s is a folder", quote(name))
 	case !info.Mode().IsRegular():
-		return "", fmt.Errorf("%s is not a regular file", quote(name))
+		return nil, fmt.Errorf("%s is not a regular file", quote(name))
 	case info.Size() > limit:
-		return "", fmt.Errorf("%s is larger than %d KiB", quote(name), limit>>10)
+		return nil, fmt.Errorf("%s is larger than %d KiB", quote(name), limit>>10)
 	}
-	return file, nil
+	return info, nil
 }
 
 // json appends a node's value as compact JSON. Numbers keep their text where
