@@ -14,6 +14,7 @@ const maxLeaf = 8
 type node struct {
 	certain []int // rules that keep the message, for sure
 	leaf    []int // rules to try
+	isLeaf  bool  // leaf has all rules; the tables only say which fail together
 	checks  []check
 	tables  []*table
 }
@@ -35,6 +36,9 @@ type table struct {
 	prefixes  []prefixTable
 	classes   [classCount]*node
 	failing   []failing
+	// above is what else there is to be searched if the value can't be read:
+	// a table that only says what fails where the place above is no object.
+	above *table
 }
 
 // nodes yields all nodes that the table leads to.
@@ -132,6 +136,7 @@ func (b *builder) build(entries []entry, used []*attribute) *node {
 		return t
 	}
 	isLeaf := len(entries) <= maxLeaf
+	n.isLeaf = isLeaf
 	for _, e := range entries {
 		if len(e.rest) == 0 {
 			n.certain = append(n.certain, e.rule)
@@ -177,8 +182,30 @@ func (b *builder) build(entries []entry, used []*attribute) *node {
 			tables = append(tables, t)
 		}
 	}
-	n.tables = slices.Clip(tables)
+	n.tables = slices.Clip(hang(tables))
 	return n
+}
+
+// hang hangs tables that only say what fails where a place is no object on
+// those of places below, where there are any: what can't be read there tells
+// as much.
+func hang(tables []*table) []*table {
+	return slices.DeleteFunc(tables, func(t *table) bool {
+		notObject := everything &^ setOf(classObject)
+		if t.attribute.place == nil || len(t.failing) != 1 || t.failing[0].classes != notObject {
+			return false
+		}
+		for range t.nodes {
+			return false
+		}
+		for _, below := range tables {
+			if below != nil && below.attribute.place != nil && below.attribute.place.parent == t.attribute.place {
+				below.above = t
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // check returns what the table of a condition comes to that leads on only where

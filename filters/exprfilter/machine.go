@@ -51,32 +51,35 @@ func (m *machine) load(message *filterd.Message) {
 func (m *machine) at(number int) *cell {
 	c := &m.cells[number]
 	if c.epoch != m.epoch {
-		c.value = m.read(number)
-		c.epoch = m.epoch
+		m.read(number, c)
 	}
 	return c
 }
 
-func (m *machine) read(number int) value {
+// read fills in the cell of a place. What its class does not ask for may be
+// left of another message.
+func (m *machine) read(number int, c *cell) {
+	c.epoch = m.epoch
 	f := m.message.Lookup(m.slots[number])
 	switch f.Kind {
 	case filterd.FieldNull:
-		return value{class: classNil}
+		c.class = classNil
 	case filterd.FieldBool:
-		return value{class: truth(f.Bool())}
+		c.class = truth(f.Bool())
 	case filterd.FieldNumber:
-		return value{class: classNumber, number: f.Float()}
+		c.class, c.number = classNumber, f.Float()
 	case filterd.FieldString:
-		if f.Plain {
-			return value{class: classString, text: f.Text}
+		c.class, c.text = classString, f.Text
+		if !f.Plain {
+			c.text = f.AppendBytes(nil)
 		}
-		return value{class: classString, text: f.AppendBytes(nil)}
 	case filterd.FieldArray:
-		return value{class: classArray}
+		c.class = classArray
 	case filterd.FieldObject:
-		return value{class: classObject}
+		c.class = classObject
+	default:
+		c.class = m.missing(m.places[number])
 	}
-	return value{class: m.missing(m.places[number])}
 }
 
 // missing returns the class of a place where there is nothing.

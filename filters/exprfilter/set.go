@@ -219,8 +219,12 @@ func (m *setMatcher) visit(n *node) {
 			m.kept = append(m.kept, r)
 		}
 	}
+	failed := len(m.failed)
 	for _, r := range n.leaf {
 		m.try(r)
+	}
+	if n.isLeaf && len(m.failed) == failed {
+		return // the tables only tell which rules fail
 	}
 	for i := range n.checks {
 		c := &n.checks[i]
@@ -273,6 +277,9 @@ func (m *setMatcher) search(t *table) {
 		if f.classes.has(v.class) {
 			m.fired = append(m.fired, f.group)
 		}
+	}
+	if v.class == classError && t.above != nil {
+		m.search(t.above)
 	}
 	switch v.class {
 	case classString:
