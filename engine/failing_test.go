@@ -120,31 +120,6 @@ func TestManyFailingGroups(t *testing.T) {
 	}
 }
 
-// A table says how its rules are found.
-func TestAccess(t *testing.T) {
-	access, err := table(t,
-		engine.Rule{Name: "equal", From: []string{"in"}, When: when(`data.symbol == "X" and data.n > data.m`), To: to("out")},
-		engine.Rule{Name: "all", From: []string{"in"}, To: to("out")},
-		engine.Rule{Name: "elsewhere", From: []string{"elsewhere"}, To: to("out")},
-		engine.Rule{Name: "func", From: []string{"in"}, When: filterd.All, To: to("out")},
-		engine.Rule{Name: "linear", From: []string{"in"}, When: when(`data.n > data.m and data.symbol != nil`), To: to("out")},
-	).Access("in")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var lines []string
-	for _, a := range access {
-		lines = append(lines, fmt.Sprintf("%s %v %s", a.Rule, a.Linear, a.By))
-	}
-	want := `equal false data.symbol == "X"
-all true no condition: it takes every message
-func true a Go function, called for every message
-linear true evaluated for every message: it compares two values of the message`
-	if got := strings.Join(lines, "\n"); got != want {
-		t.Errorf("got\n%s\nwant\n%s", got, want)
-	}
-}
-
 // An engine tells how conditions are evaluated, over reloads, and not what
 // dry runs of its tables did.
 func TestEvaluations(t *testing.T) {

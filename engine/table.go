@@ -285,28 +285,3 @@ func suggest(name string, registry *filterd.Registry) string {
 	}
 	return ": declare it, or take strict_channels back"
 }
-
-// A RuleAccess says how a rule is found for a message.
-type RuleAccess struct {
-	Rule string
-	filterd.Access
-}
-
-// Access returns how each of the rules that take messages of a channel is
-// found, in the table's order.
-func (t *Table) Access(channel string) ([]RuleAccess, error) {
-	route, err := t.route(channel, "", true)
-	if err != nil {
-		return nil, err
-	}
-	access := make([]RuleAccess, len(route.program.rules))
-	for i, r := range route.program.rules {
-		access[i] = RuleAccess{r.Name, filterd.Access{Linear: true, By: "no condition: it takes every message"}}
-	}
-	for _, s := range route.program.sets {
-		for i, at := range s.rules {
-			access[at].Access = s.set.Access(i)
-		}
-	}
-	return access, nil
-}

@@ -40,6 +40,12 @@ func describe(atoms []atom) string {
 	var texts []string
 	for _, a := range atoms {
 		name := a.attribute.term.source()
+		if a.set.classes.has(classString) {
+			a.set.strings, a.set.prefixes = nil, nil
+		}
+		if a.set.classes.has(classNumber) {
+			a.set.numbers, a.set.intervals = nil, nil
+		}
 		some := func(n int, text func(i int) string) {
 			for i := range min(n, maxDescribed) {
 				texts = append(texts, name+text(i))
@@ -52,17 +58,31 @@ func describe(atoms []atom) string {
 		some(len(a.set.numbers), func(i int) string { return fmt.Sprintf(" == %v", a.set.numbers[i]) })
 		some(len(a.set.intervals), func(i int) string { return a.set.intervals[i].describe() })
 		some(len(a.set.prefixes), func(i int) string { return fmt.Sprintf(" startsWith %q", a.set.prefixes[i]) })
-		var classes []string
-		for c := range classError {
-			if a.set.classes.has(c) {
-				classes = append(classes, [...]string{"nil", "false", "true", "a number", "a string", "an array", "an object"}[c])
-			}
-		}
-		if classes != nil {
-			texts = append(texts, name+" is "+strings.Join(classes, " or "))
+		if a.set.classes != 0 {
+			texts = append(texts, name+" is "+a.set.classes.describe())
 		}
 	}
 	return strings.Join(texts, ", or ")
+}
+
+// describe names the classes, or those that are missing, whichever are fewer.
+func (s classSet) describe() string {
+	var in, out []string
+	for c := range classError {
+		name := [...]string{"nil", "false", "true", "a number", "a string", "an array", "an object"}[c]
+		if s.has(c) {
+			in = append(in, name)
+		} else {
+			out = append(out, name)
+		}
+	}
+	if len(out) < len(in) && len(out) > 0 {
+		return "not " + strings.Join(out, " or ")
+	}
+	if len(out) == 0 {
+		return "anything"
+	}
+	return strings.Join(in, " or ")
 }
 
 // describe says what an interval asks of the value before it.

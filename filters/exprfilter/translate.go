@@ -12,7 +12,7 @@ import (
 )
 
 // exactInt bounds the ints that a float64 holds exactly.
-const exactInt = 1 << 53
+const exactInt int64 = 1 << 53
 
 // A translator makes terms of expressions, with one numbering of the places
 // that all of them read.
@@ -161,7 +161,7 @@ func (t *translator) value(n ast.Node) *term {
 	case *ast.StringNode:
 		return constant(value{class: classString, text: []byte(n.Value)})
 	case *ast.IntegerNode:
-		if n.Value > exactInt || n.Value < -exactInt {
+		if int64(n.Value) > exactInt || int64(n.Value) < -exactInt {
 			return nil
 		}
 		return constant(value{class: classNumber, number: float64(n.Value)})
@@ -364,7 +364,7 @@ func constants(n ast.Node) *list {
 	case *ast.BinaryNode: // a range; it is bounded, or expr's memory budget is
 		from, fromOK := n.Left.(*ast.IntegerNode)
 		to, toOK := n.Right.(*ast.IntegerNode)
-		if n.Operator == ".." && fromOK && toOK && to.Value-from.Value < maxRange && from.Value > -exactInt && to.Value < exactInt {
+		if n.Operator == ".." && fromOK && toOK && to.Value-from.Value < maxRange && int64(from.Value) > -exactInt && int64(to.Value) < exactInt {
 			l.whole = &interval{low: float64(from.Value), high: float64(to.Value)}
 			return l
 		}
@@ -376,7 +376,7 @@ func constants(n ast.Node) *list {
 // which ints are compared with as ints.
 func (l *list) huge() bool {
 	for x := range l.numbers {
-		if math.Abs(x) > exactInt-1 {
+		if math.Abs(x) > float64(exactInt-1) {
 			return true
 		}
 	}
