@@ -213,8 +213,10 @@ func (c *Contract) check(m *Message, validate bool) error {
 		}
 		return nil
 	}
-	if failures := c.Schema.check(m.view.decodeData(), m.view.pointer()); failures != nil {
-		return &ValidationError{Channel: m.Channel, Reason: ReasonSchema, Failures: failures}
+	if !c.Schema.satisfiedBy(&m.view) {
+		if failures := c.Schema.check(m.view.decodeData(), m.view.pointer()); failures != nil {
+			return &ValidationError{Channel: m.Channel, Reason: ReasonSchema, Failures: failures}
+		}
 	}
 	m.checked = c
 	return nil

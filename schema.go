@@ -21,6 +21,7 @@ import (
 // use.
 type Schema struct {
 	compiled *jsonschema.Schema
+	quick    *quick
 	name     string
 }
 
@@ -145,7 +146,7 @@ func compileSchema(name string, text []byte, folder fs.FS) (*Schema, error) {
 	if err != nil {
 		return nil, schemaError(name, err)
 	}
-	return &Schema{compiled: compiled, name: name}, nil
+	return &Schema{compiled: compiled, quick: newQuick(compiled), name: name}, nil
 }
 
 // String returns the schema's name.
