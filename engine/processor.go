@@ -16,7 +16,8 @@ import (
 type Processor struct {
 	table *Table
 	bound map[*program]*boundProgram
-	rules int // in the bound programs
+	last  *boundProgram // that was used last; mostly it is the next one, too
+	rules int           // in the bound programs
 	// later takes messages for a rule's Stage, which then is not run here.
 	// Nil: it is.
 	later func(b *boundProgram, at int, m *filterd.Message)
@@ -163,7 +164,11 @@ func (r *Result) take(p *Processor, outcomes, outputs int) {
 }
 
 func (p *Processor) bind(program *program) *boundProgram {
+	if p.last != nil && p.last.program == program {
+		return p.last
+	}
 	if b := p.bound[program]; b != nil {
+		p.last = b
 		return b
 	}
 	b := &boundProgram{
@@ -187,7 +192,7 @@ func (p *Processor) bind(program *program) *boundProgram {
 		clear(p.bound)
 		p.rules = 0
 	}
-	p.bound[program] = b
+	p.bound[program], p.last = b, b
 	p.rules += len(program.rules)
 	return b
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/filterd/filterd"
 )
@@ -13,6 +14,7 @@ import (
 // A route is what a table does with the messages of one channel that arrive
 // through one subscription.
 type route struct {
+	key     routeKey
 	program *program
 	// primary says that this is the copy of the message that counts: a
 	// channel that matches several subscriptions arrives once for each.
@@ -21,6 +23,11 @@ type route struct {
 	// which the message is counted; empty if no rule takes messages of the
 	// channel. Names from messages never become labels.
 	label string
+}
+
+// takes reports whether a message is on the route.
+func (r *route) takes(m *filterd.Message, only bool) bool {
+	return r.key.channel == m.Channel && r.key.only == only && (only || r.key.pattern == m.Pattern)
 }
 
 type routeKey struct {
@@ -89,6 +96,7 @@ func (t *Table) route(channel, pattern string, only bool) (*route, error) {
 }
 
 func (t *Table) newRoute(key routeKey) (*route, error) {
+	key.channel, key.pattern = strings.Clone(key.channel), strings.Clone(key.pattern) // they are a message's
 	var matching []*filterd.Glob
 	first := "" // of the subscriptions that the channel matches
 	if len(t.byName[key.channel]) > 0 {
@@ -110,7 +118,7 @@ func (t *Table) newRoute(key routeKey) (*route, error) {
 			rules = append(rules, r)
 		}
 	}
-	r := &route{primary: key.only || first == via, label: first}
+	r := &route{key: key, primary: key.only || first == via, label: first}
 	if c := t.registry.Lookup(key.channel); c.Channel != "" && first != "" {
 		r.label = c.Channel
 	}

@@ -19,8 +19,15 @@ type worker struct {
 	*generation
 	processor  *Processor
 	channels   map[*route]*channelCounters
+	last       course // of the last message: mostly it is the next one's, too
 	deliveries []filterd.Delivery
 	outputs    []Output // of the deliveries
+}
+
+// A course is where the messages of a channel go, and where they are counted.
+type course struct {
+	route   *route
+	channel *channelCounters
 }
 
 func (g *generation) newWorker() *worker {
@@ -36,11 +43,15 @@ func (g *generation) newWorker() *worker {
 func (w *worker) run(batch []*filterd.Message, only bool) error {
 	var invalid error
 	for len(batch) > 0 && w.engine.halted.Load() == nil {
-		route, err := w.table.route(batch[0].Channel, batch[0].Pattern, only)
-		if err != nil {
-			w.engine.fail("", err)
-			return err
+		if first := batch[0]; w.last.route == nil || !w.last.route.takes(first, only) {
+			route, err := w.table.route(first.Channel, first.Pattern, only)
+			if err != nil {
+				w.engine.fail("", err)
+				return err
+			}
+			w.last = course{route, w.channelOf(route)}
 		}
+		route := w.last.route
 		n := 1
 		for n < len(batch) && batch[n].Channel == batch[0].Channel && batch[n].Pattern == batch[0].Pattern {
 			n++
@@ -56,7 +67,9 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 			if result.Invalid != nil {
 				invalid = result.Invalid
 			}
-			w.countMessage(route, m, result)
+			if route.primary {
+				w.countMessage(w.last.channel, m, result)
+			}
 			w.finish(m, result)
 		}
 		for i := range w.processor.failing {
@@ -91,25 +104,32 @@ func (w *worker) finish(m *filterd.Message, result *Result) {
 	}
 }
 
-func (w *worker) countMessage(route *route, m *filterd.Message, result *Result) {
-	if route.primary {
-		channel := w.channels[route]
-		if channel == nil {
-			if len(w.channels) >= w.table.maxPrograms {
-				clear(w.channels)
-			}
-			channel = w.engine.counters.channel(route.label)
-			w.channels[route] = channel
+// channelOf returns the counters of a route's channel; nil if its messages are
+// not counted there.
+func (w *worker) channelOf(route *route) *channelCounters {
+	if !route.primary || route.label == "" {
+		return nil
+	}
+	channel := w.channels[route]
+	if channel == nil {
+		if len(w.channels) >= w.table.maxPrograms {
+			clear(w.channels)
 		}
-		channel.received.Add(1)
-		if result.Invalid == nil {
-			return
-		}
-		var invalid *filterd.ValidationError
-		if errors.As(result.Invalid, &invalid) {
-			channel.count(invalid.Reason)
-			w.engine.log(&channel.failures, slog.LevelWarn, "invalid message", "channel", m.Channel, "reason", invalid.Reason, "error", invalid)
-		}
+		channel = w.engine.counters.channel(route.label)
+		w.channels[route] = channel
+	}
+	return channel
+}
+
+func (w *worker) countMessage(channel *channelCounters, m *filterd.Message, result *Result) {
+	channel.received.Add(1)
+	if result.Invalid == nil {
+		return
+	}
+	var invalid *filterd.ValidationError
+	if errors.As(result.Invalid, &invalid) {
+		channel.count(invalid.Reason)
+		w.engine.log(&channel.failures, slog.LevelWarn, "invalid message", "channel", m.Channel, "reason", invalid.Reason, "error", invalid)
 	}
 }
 
