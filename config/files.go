@@ -27,6 +27,7 @@ type File struct {
 	size     int64
 	modified time.Time
 	seen     time.Time
+	limit    int64 // of size: a larger one is not read
 }
 
 // freshness is how long after a file's time of modification the same time and
@@ -40,7 +41,7 @@ const freshness = 3 * time.Second
 func (f *File) Changed() bool {
 	info, err := os.Stat(f.Path)
 	switch {
-	case err != nil || info.IsDir():
+	case err != nil || info.IsDir() || info.Size() > f.limit:
 		return f.SHA256 != ""
 	case !info.Mode().IsRegular():
 		return false
@@ -49,7 +50,7 @@ func (f *File) Changed() bool {
 	case f.SHA256 != "" && info.ModTime().Equal(f.modified) && f.seen.Sub(f.modified) > freshness:
 		return false
 	}
-	now := File{Path: f.Path}
+	now := File{Path: f.Path, limit: f.limit}
 	file, err := os.Open(f.Path)
 	if err == nil {
 		defer file.Close()
@@ -73,7 +74,7 @@ func (f *File) read(info fs.FileInfo, sum []byte) {
 
 // readFile reads a file that the config names and notes it.
 func (l *loader) readFile(name string, limit int64) ([]byte, error) {
-	f := File{Path: l.file(name)}
+	f := File{Path: l.file(name), limit: limit}
 	info, err := l.regularFile(name, limit)
 	var content []byte
 	if err == nil {

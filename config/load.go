@@ -86,7 +86,7 @@ func Load(path string, opts ...Option) (*Config, error) { return load(path, nil,
 
 // load loads a config, in the place of a former one unless that is nil.
 func load(path string, former *Config, opts []Option) (*Config, error) {
-	file := File{Path: path}
+	file := File{Path: path, limit: maxSize}
 	src, err := file.readLimited()
 	if err != nil {
 		return nil, &Error{Problems: []Problem{{File: path, Message: reason(err)}}, Files: []File{file}, cause: err}
@@ -125,7 +125,7 @@ func (f *File) readLimited() ([]byte, error) {
 		return nil, err
 	}
 	src, err := io.ReadAll(io.LimitReader(opened, maxSize+1))
-	if err == nil {
+	if err == nil && len(src) <= maxSize {
 		sum := sha256.Sum256(src)
 		f.read(info, sum[:])
 	}

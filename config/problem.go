@@ -86,7 +86,7 @@ func (e *Error) Error() string {
 }
 
 // Unwrap returns the error of the operating system if the file itself could
-// not be read, and nil otherwise.
+// not be read, and nil if the problems say all.
 func (e *Error) Unwrap() error { return e.cause }
 
 // problems collects what is wrong with one text.

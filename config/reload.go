@@ -20,18 +20,20 @@ import (
 // counters.
 //
 // On an error e goes on with c's table, c stays, and e counts the refusal. The
-// error is an [*Error] if it is about the file; a test that fails is one of its
-// problems. ctx bounds how long to wait until no message is treated by the old
+// error is an [*Error]; a test that fails is one of its problems. ctx bounds how long to wait until no message is treated by the old
 // table any more, as in [engine.Engine.Reload]: the new one holds either way.
 // Reload is not safe for concurrent use.
 func (c *Config) Reload(ctx context.Context, e *engine.Engine) (*Config, error) {
+	if !c.loaded {
+		return nil, errors.New("only a config that was loaded from a file can be reloaded")
+	}
 	next, err := c.next()
 	if err != nil {
 		e.RefuseReload(err)
 		return nil, err
 	}
-	if err := e.Reload(ctx, next.Table); err != nil {
-		return nil, errors.Join(err, next.Close())
+	if err := e.Reload(ctx, next.Table); err != nil { // which counts that
+		return nil, next.refuse(err)
 	}
 	next.modules, c.modules = next.stages, nil // e closes the rest of c's
 	if next.runtime == nil {
@@ -43,37 +45,46 @@ func (c *Config) Reload(ctx context.Context, e *engine.Engine) (*Config, error) 
 
 // next loads the file anew and runs its tests.
 func (c *Config) next() (*Config, error) {
-	if !c.loaded {
-		return nil, errors.New("only a config that was loaded from a file can be reloaded")
-	}
 	if info, err := os.Stat(c.Path); err == nil && !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file: it can't be read again", quote(c.Path))
+		return nil, (&Config{Path: c.Path, Files: []File{{Path: c.Path}}}).refuse(errors.New("this is no regular file: it can't be read again"))
 	}
 	next, err := load(c.Path, c, c.options)
 	if err != nil {
 		return nil, err
 	}
-	if err := next.runAllTests(); err != nil {
-		return nil, errors.Join(err, next.Close())
+	results, err := next.RunTests()
+	if err != nil {
+		return nil, next.refuse(err)
+	}
+	if failed := failedTests(results); len(failed) > 0 {
+		return nil, next.refuse(&Error{Problems: failed, Files: next.Files})
 	}
 	return next, nil
 }
 
-// runAllTests returns an [*Error] with every test that fails.
-func (c *Config) runAllTests() error {
-	results, err := c.RunTests()
-	if err != nil {
-		return err
+// refuse closes c and returns the error as an [*Error].
+func (c *Config) refuse(err error) error {
+	if closing := c.Close(); closing != nil {
+		err = errors.Join(err, closing)
 	}
-	failed := &Error{Files: c.Files}
+	var refused *Error
+	if errors.As(err, &refused) {
+		return refused
+	}
+	return &Error{Problems: []Problem{{File: c.Path, Message: printable(err.Error())}}, Files: c.Files, cause: err}
+}
+
+// failedTests returns a problem for every test that fails.
+func failedTests(results []TestResult) []Problem {
+	var failed []Problem
 	more := 0
 	for _, r := range results {
 		switch {
 		case r.OK:
-		case len(failed.Problems) == maxProblems:
+		case len(failed) == maxProblems:
 			more++
 		default:
-			failed.Problems = append(failed.Problems, Problem{
+			failed = append(failed, Problem{
 				File: r.Test.File, Line: r.Test.Line, Column: r.Test.Column,
 				Key:     element(below("rules", r.Test.Rule)+".tests", r.Test.Index),
 				Message: printable(fmt.Sprintf("the test fails: want %s, got %s", r.Want, r.Got)),
@@ -82,10 +93,7 @@ func (c *Config) runAllTests() error {
 		}
 	}
 	if more > 0 {
-		failed.Problems = append(failed.Problems, Problem{File: c.Path, Message: fmt.Sprintf("and %d more tests fail", more)})
-	}
-	if len(failed.Problems) == 0 {
-		return nil
+		failed = append(failed, Problem{File: failed[0].File, Message: fmt.Sprintf("and %d more tests fail", more)})
 	}
 	return failed
 }

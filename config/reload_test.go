@@ -156,11 +156,17 @@ func TestFileChanged(t *testing.T) {
 	changed("the old content", false)
 	f.write("filterd.yaml", rules+"\n")
 	changed("a line more", true)
+	f.write("filterd.yaml", strings.Repeat("#", maxSize+1))
+	changed("too large a file", true)
+	var refused *Error
+	if _, err := Load(path); !errors.As(err, &refused) || refused.Files[0].SHA256 != "" || refused.Files[0].Changed() {
+		t.Errorf("%v", err)
+	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
 	changed("removed", true)
-	missing := &File{Path: path}
+	missing := &File{Path: path, limit: maxSize}
 	if missing.Changed() {
 		t.Error("what was not there has changed")
 	}
@@ -329,6 +335,15 @@ rules:
 	reload(Changes{Added: []string{"r"}, Changed: []string{"s"}, Files: []string{"filterd.yaml", "m.wasm"}})
 	process("kin=1", "out 1")
 
+	if err := os.Remove(filepath.Join(f.path, "filterd.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	refuse("filterd.yaml: no such file or directory")
+	if err := os.Mkdir(filepath.Join(f.path, "filterd.yaml"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	refuse("filterd.yaml: this is no regular file")
+	process("kin=1", "out 2")
 	if _, err := (&Config{}).Reload(t.Context(), e); err == nil {
 		t.Error("what is no file was reloaded")
 	}
