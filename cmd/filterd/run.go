@@ -5,7 +5,11 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"os"
+	"os/signal"
 	"slices"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -23,7 +27,10 @@ func runCommand() *cli.Command {
 		Name:  "run",
 		Usage: "run the rules of a config file until it is told to stop",
 		Description: "SIGINT and SIGTERM end it: it stops reading, sends what it has read, and exits with code 0.\n" +
-			"A second signal ends it at once.",
+			"A second signal ends it at once.\n\n" +
+			"When the config file, or a schema or module that it names, changes, and on SIGHUP, everything\n" +
+			"is loaded anew and the tests beside the rules are run. If all is well the new rules take over\n" +
+			"between two messages; if not, the log says why, and the old rules go on.",
 		Flags: []cli.Flag{
 			configFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "give up, with exit code 3, if Redis is unreachable at start"},
@@ -54,6 +61,9 @@ func runRules(c *cli.Context) error {
 	pubsub.LogClients(logger)
 	ctx, cancel := context.WithCancelCause(c.Context)
 	defer cancel(nil)
+	hangups := make(chan os.Signal, 1) // one is as good as many
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	var embedded *broker
 	if c.Bool("embedded") {
 		if embedded, err = startBrokerOn(ctx, c.Int("port")); err != nil {
@@ -93,7 +103,9 @@ func runRules(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	defer loaded.Close()
+	reloads := &reloader{logger: logger}
+	reloads.config.Store(loaded)
+	defer func() { _ = reloads.config.Load().Close() }() // nothing of it runs any more
 	if embedded != nil {
 		logger.Info("embedded broker", "program", embedded.Name, "url", embedded.URL)
 	}
@@ -112,13 +124,22 @@ func runRules(c *cli.Context) error {
 		Logger:   logger,
 		FailFast: c.Bool("once"),
 		OnReady: func() {
-			names, globs := loaded.Table.Subscriptions()
+			names, globs := reloads.config.Load().Table.Subscriptions()
 			logger.Info("ready", "channels", names, "patterns", globs)
 		},
 		DrainTimeout: c.Duration("drain") / 2,
 	})
 	logger.Info("starting", "version", version(), "config", loaded.Path, "rules", len(loaded.Rules))
+	reloads.engine = eng
+	if embedded == nil {
+		reloads.connected = &loaded.Redis
+	}
+	var reloading sync.WaitGroup
+	running, stop := context.WithCancel(ctx)
+	reloading.Go(func() { reloads.run(running, hangups) })
 	err = eng.Run(ctx, source)
+	stop()
+	reloading.Wait()
 	if cause := context.Cause(ctx); ctx.Err() != nil && c.Context.Err() == nil {
 		err = errors.Join(err, cause)
 	}
