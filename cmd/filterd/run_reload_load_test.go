@@ -259,14 +259,16 @@ func TestReloadOfManyRules(t *testing.T) {
 	stop := make(chan struct{})
 	var hot sync.WaitGroup
 	hot.Go(func() { // ends with stop
+		m := &filterd.Message{Channel: "in", Payload: payload}
 		for last := time.Now(); ; last = time.Now() {
 			select {
 			case <-stop:
 				return
-			case <-time.After(every):
+			default:
 			}
+			time.Sleep(every)
 			begin := time.Now()
-			if err := r.engine.Process(context.Background(), &filterd.Message{Channel: "in", Payload: payload}); err != nil {
+			if err := r.engine.Process(context.Background(), m); err != nil {
 				t.Error(err)
 			}
 			busy.Store(max(busy.Load(), int64(time.Since(begin))))
