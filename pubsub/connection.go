@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/internal/resp"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -18,10 +20,14 @@ const (
 	answerTimeout = 15 * time.Second
 	// freshness is the pause between PINGs while messages arrive.
 	freshness = 250 * time.Millisecond
+	// lastCall is how long the reader has, after a drain has timed out, to
+	// count what Redis has sent and nobody will handle.
+	lastCall = 100 * time.Millisecond
 )
 
 // A connection is one connection of a source, from dialling to its end. Two
-// goroutines share it: run sends commands and watches over time, read reads.
+// goroutines share it: run sends commands and watches over time; read reads,
+// and calls the handler.
 //
 // A message that is read proves little about when the server last lived: it
 // may have waited in the socket while the reader or the handler was behind,
@@ -29,10 +35,10 @@ const (
 // a command proves that the server lived when the command was sent. So a gap
 // begins there, and there is a PING now and then even while messages arrive.
 type connection struct {
-	source *Source
-	queue  *queue
-	begin  time.Time
-	pubsub *redis.PubSub
+	source    *Source
+	begin     time.Time
+	transport transport
+	ended     chan error // what read has returned
 
 	failFast bool // what is wrong now ends the source; run's own
 
@@ -40,21 +46,12 @@ type connection struct {
 	seen   atomic.Int64 // when something was last read
 	probed atomic.Int64 // when the last PING was sent
 	proven atomic.Int64 // when the last PING that was answered was sent
-	waited atomic.Int64 // when the reader last had to wait for the handler
+	waited atomic.Int64 // when the handler last returned
 
+	busy     atomic.Bool // the handler is at work, so that nothing is read
 	stirred  atomic.Bool // messages arrive, and the last PING is a while ago
 	restored atomic.Bool // all subscriptions have been answered once
 }
-
-// offline is a context that has ended. Receive and the commands of a
-// redis.PubSub ignore that while they have a connection; but when it breaks,
-// it keeps them from dialling another one on their own, which would only be
-// closed again.
-var offline = func() context.Context {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	return ctx
-}()
 
 // since returns how long after begin now is.
 func (c *connection) since(now time.Time) int64 { return int64(now.Sub(c.begin)) }
@@ -69,15 +66,14 @@ func (c *connection) lastAlive(now time.Time) time.Time {
 	return now.Add(c.when(&c.proven).Sub(now))
 }
 
-// run connects, subscribes, and stays until the connection ends. When ctx
-// ends, it ends the subscriptions, and returns nil once Redis has confirmed
-// that: all that Redis has sent before is in the queue then. It doesn't wait
-// for that longer than bound lasts.
-func (c *connection) run(ctx, bound context.Context) error {
+// run connects, has readers read, subscribes, and stays until the connection
+// ends. When ctx ends, it ends the subscriptions, and returns nil once Redis has
+// confirmed that: all that Redis has sent before is handled then. It doesn't
+// wait for that longer than bound lasts.
+func (c *connection) run(ctx, bound context.Context, readers chan<- *connection) error {
 	s := c.source
-	c.pubsub = s.rdb.Subscribe(ctx) // without channels: it doesn't connect yet
-	defer c.pubsub.Close()
-	if err := c.pubsub.Ping(ctx); err != nil {
+	var err error
+	if c.transport, err = connect(ctx, s.rdb, s.options.MaxMessage); err != nil {
 		return unreachable(s.rdb, err)
 	}
 	now := time.Now() // the login has been answered; the PING will be
@@ -85,13 +81,12 @@ func (c *connection) run(ctx, bound context.Context) error {
 	for _, at := range []*atomic.Int64{&c.seen, &c.probed, &c.proven} {
 		at.Store(c.since(now))
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- c.read() }() // ends when the connection is closed
+	readers <- c
 	reading := true
 	defer func() {
-		_ = c.pubsub.Close() // what interrupts Receive
+		_ = c.transport.close() // what ends reading
 		if reading {
-			<-ended
+			<-c.ended
 		}
 	}()
 
@@ -106,11 +101,14 @@ func (c *connection) run(ctx, bound context.Context) error {
 		if s.ledger.left() {
 			return nil
 		}
-		if c.failFast && leave != nil && c.restored.Load() {
+		if c.failFast && ctx.Err() == nil && c.restored.Load() {
 			if err := s.ledger.refusals(); err != nil {
 				return err
 			}
 			c.failFast = false
+		}
+		if ctx.Err() == nil && isClosed(s.rdb) {
+			return redis.ErrClosed
 		}
 		probe, wait, err := c.examine(now)
 		if err != nil {
@@ -120,7 +118,7 @@ func (c *connection) run(ctx, bound context.Context) error {
 			c.probed.Store(c.since(now))
 			c.stirred.Store(false)
 			s.ledger.ping(now)
-			if err := c.pubsub.Ping(offline); err != nil {
+			if err := c.transport.send("PING"); err != nil {
 				return fmt.Errorf("ping: %w", err)
 			}
 			continue
@@ -131,8 +129,11 @@ func (c *connection) run(ctx, bound context.Context) error {
 			leave = nil
 			s.ledger.leave()
 		case <-bound.Done():
+			if reading = !c.counted(); !reading {
+				return nil
+			}
 			err = fmt.Errorf("the drain timed out after %v", s.options.DrainTimeout)
-		case err = <-ended:
+		case err = <-c.ended:
 			reading = false
 		case <-s.poke:
 		case <-timer.C:
@@ -144,22 +145,30 @@ func (c *connection) run(ctx, bound context.Context) error {
 	}
 }
 
+// counted waits, after the drain's time, until the reader has counted what it
+// no longer hands over, and reports whether it is at the end of that.
+func (c *connection) counted() bool {
+	for busy := true; ; {
+		select {
+		case err := <-c.ended:
+			c.ended <- err // for run, if that was not the end
+			return err == nil
+		case <-time.After(lastCall):
+			if !busy {
+				return false
+			}
+			busy = c.busy.Load()
+		}
+	}
+}
+
 // send sends a command. The answers come to read.
 func (c *connection) send(command command) error {
 	names := make([]string, len(command.subs))
 	for i, sub := range command.subs {
 		names[i] = sub.name
 	}
-	switch command.kind {
-	case kindSubscribe:
-		return c.pubsub.Subscribe(offline, names...)
-	case kindPsubscribe:
-		return c.pubsub.PSubscribe(offline, names...)
-	case kindUnsubscribe:
-		return c.pubsub.Unsubscribe(offline, names...)
-	default:
-		return c.pubsub.PUnsubscribe(offline, names...)
-	}
+	return c.transport.send(strings.ToUpper(command.kind), names...)
 }
 
 // examine says whether a PING is due, or else how long nothing is, or that the
@@ -167,7 +176,7 @@ func (c *connection) send(command command) error {
 func (c *connection) examine(now time.Time) (probe bool, wait time.Duration, err error) {
 	interval := c.source.options.ProbeInterval
 	seen, waited := c.when(&c.seen), c.when(&c.waited)
-	if c.queue.full() {
+	if c.busy.Load() {
 		seen, waited = now, now // silence is the handler's fault
 	}
 	oldest, open := c.source.ledger.oldest()
@@ -198,68 +207,134 @@ func later(a, b time.Time) time.Time {
 }
 
 // read reads until the connection ends, and returns why it did; nil if nothing
-// can come any more.
-func (c *connection) read() error {
-	ledger := c.source.ledger
+// can come any more. When handling has ended, messages are lost instead.
+func (c *connection) read(handling context.Context, h filterd.Handler, b *batch, lost *losses) error {
+	var f resp.Frame
 	for {
-		reply, err := c.pubsub.Receive(offline)
-		now := time.Now()
-		if err != nil {
-			var answer redis.Error
-			if !errors.As(err, &answer) {
-				if errors.Is(err, io.EOF) {
-					return errors.New("the server closed the connection")
-				}
-				return err
-			}
-			refusal, err := ledger.refuse(answer, now)
-			if err != nil {
-				return unreachable(c.source.rdb, err)
-			}
-			if refusal != nil {
-				c.source.logger.Error("redis refuses a subscription", "channel", refusal.Channel, "error", refusal.Err)
-			}
-			c.source.wake() // what it refused as one is asked for one by one
+		if err := c.transport.fill(); err != nil {
+			return broken(err)
 		}
+		now := time.Now()
 		since := c.since(now)
 		c.seen.Store(since)
-		switch reply := reply.(type) {
-		case *redis.Message:
-			if c.queue.putMessage(reply.Channel, reply.Pattern, reply.Payload, now) {
-				c.waited.Store(c.since(time.Now()))
+		for {
+			ok, err := c.transport.next(&f)
+			switch {
+			case !ok || f.Kind != resp.Message:
+				c.handle(handling, h, b)
+			case handling.Err() != nil:
+				lost.add(&f, now)
+				continue
+			case !f.Skipped:
+				if b.add(&f, now) {
+					c.handle(handling, h, b)
+				}
+				continue
+			default:
+				c.handle(handling, h, b)
+				c.oversize(&f, now, h)
+				continue
 			}
-			if since-c.probed.Load() > int64(freshness) && !c.stirred.Load() {
-				c.stirred.Store(true)
-				c.source.wake()
-			}
-			continue
-		case *redis.Subscription:
-			again, err := ledger.confirm(reply)
 			if err != nil {
 				return err
 			}
-			if again {
-				c.source.logger.Info("redis no longer refuses a subscription", "channel", reply.Channel)
+			if !ok {
+				break
 			}
-			if ledger.left() {
-				return nil
-			}
-		case *redis.Pong:
-			sent, err := ledger.pong()
-			if err != nil {
+			if end, err := c.take(&f, now, h); end || err != nil {
 				return err
-			}
-			c.proven.Store(c.since(sent))
-			if c.stirred.Load() {
-				c.source.wake()
 			}
 		}
-		c.settle(now)
+		if since-c.probed.Load() > int64(freshness) && !c.stirred.Load() {
+			c.stirred.Store(true)
+			c.source.wake()
+		}
 	}
 }
 
+// broken says why nothing can be read any more.
+func broken(err error) error {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the server closed the connection in the middle of a message")
+	case errors.Is(err, io.EOF):
+		return errors.New("the server closed the connection")
+	}
+	return err
+}
+
+// handle hands over what is in the batch.
+func (c *connection) handle(handling context.Context, h filterd.Handler, b *batch) {
+	if b.count == 0 {
+		return
+	}
+	c.busy.Store(true)
+	h.Messages(handling, b.taken())
+	b.reset()
+	c.waited.Store(c.since(time.Now()))
+	c.busy.Store(false)
+}
+
+// oversize reports a message that was too large to be read.
+func (c *connection) oversize(f *resp.Frame, now time.Time, h filterd.Handler) {
+	gap := filterd.Gap{
+		Channels: []string{through(f).name}, From: now, To: now,
+		Reason: fmt.Sprintf("%d bytes of a message are over the limit of %d", f.Size, c.source.options.MaxMessage),
+	}
+	c.source.logGap(&gap)
+	h.Gap(gap)
+}
+
+// A replyError is an error that Redis has replied.
+type replyError string
+
+func (e replyError) Error() string { return string(e) }
+
+// RedisError implements [redis.Error].
+func (replyError) RedisError() {}
+
+// take takes the answer to a command, and reports whether it is the last.
+func (c *connection) take(f *resp.Frame, now time.Time, h filterd.Handler) (end bool, err error) {
+	ledger, logger := c.source.ledger, c.source.logger
+	switch f.Kind {
+	case resp.Confirmation:
+		again, err := ledger.confirm(f.Verb, string(f.Channel))
+		if err != nil {
+			return false, err
+		}
+		if again {
+			logger.Info("redis no longer refuses a subscription", "channel", string(f.Channel))
+		}
+		if ledger.left() {
+			return true, nil
+		}
+	case resp.Pong:
+		sent, err := ledger.pong()
+		if err != nil {
+			return false, err
+		}
+		c.proven.Store(c.since(sent))
+		if c.stirred.Load() {
+			c.source.wake()
+		}
+	case resp.Error:
+		refusal, err := ledger.refuse(replyError(f.Payload), now)
+		if err != nil {
+			return false, unreachable(c.source.rdb, err)
+		}
+		if refusal != nil {
+			logger.Error("redis refuses a subscription", "channel", refusal.Channel, "error", refusal.Err)
+		}
+		c.source.wake() // what it refused as one is asked for one by one
+	default:
+		return false, fmt.Errorf("unexpected reply: %s%d", f.Payload, f.Number)
+	}
+	c.settle(now, h)
+	return false, nil
+}
+
 // settle reports the gaps that end once everything is subscribed again.
-func (c *connection) settle(now time.Time) {
+func (c *connection) settle(now time.Time, h filterd.Handler) {
 	endings, ok := c.source.ledger.restored(now)
 	if !ok {
 		return
@@ -271,7 +346,7 @@ func (c *connection) settle(now time.Time) {
 	}
 	for _, ending := range endings {
 		c.source.logGap(ending.gap)
-		c.queue.putGap(ending.gap)
+		h.Gap(*ending.gap)
 		c.source.ledger.reported(ending)
 	}
 }

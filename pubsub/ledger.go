@@ -275,11 +275,11 @@ func (l *ledger) plan(now time.Time) []command {
 
 // confirm takes the confirmation of a subscription or of its end. It reports
 // whether that had been refused before.
-func (l *ledger) confirm(reply *redis.Subscription) (again bool, err error) {
+func (l *ledger) confirm(kind, name string) (again bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.open) == 0 || l.open[0].kind != reply.Kind || l.open[0].subs[0].name != reply.Channel {
-		return false, fmt.Errorf("unexpected reply: %s %q", reply.Kind, reply.Channel)
+	if len(l.open) == 0 || l.open[0].kind != kind || l.open[0].subs[0].name != name {
+		return false, fmt.Errorf("unexpected reply: %s %q", kind, name)
 	}
 	head := &l.open[0]
 	sub := head.subs[0]
@@ -458,8 +458,8 @@ func (l *ledger) reported(e ending) {
 	l.notify()
 }
 
-// finish returns the gaps that are open at the end, when the queue has lost
-// something.
+// finish returns the gaps that are open at the end, when messages
+// were lost.
 func (l *ledger) finish(lost losses, now time.Time) []ending {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -58,7 +58,7 @@ func TestSourceBusyHandler(t *testing.T) {
 	s.Subscribe([]string{"c"}, nil)
 	run(t, func(ctx context.Context) error { return s.Run(ctx, r) })
 	ready(t, s)
-	const count = 2 * queueEntries
+	const count = 10 * maxBatch
 	pipeline := rdb.Pipeline()
 	for range count {
 		pipeline.Publish(t.Context(), "c", "m")

@@ -17,6 +17,7 @@ import (
 const (
 	DefaultProbeInterval = 5 * time.Second
 	DefaultDrainTimeout  = 5 * time.Second
+	DefaultMaxMessage    = 64 << 20
 )
 
 // The waits between attempts to connect: they start at minBackoff, double up
@@ -38,6 +39,10 @@ type SourceOptions struct {
 	// has ended, for what had been published by then. Default
 	// DefaultDrainTimeout.
 	DrainTimeout time.Duration
+	// MaxMessage is how large a message may be, with its channel's name, in
+	// bytes. A larger one is not read into memory: it is reported as a gap of
+	// no length. Default DefaultMaxMessage.
+	MaxMessage int
 	// FailFast makes Run return the error when Redis can't be reached at
 	// first, or refuses one of the first subscriptions. Default: Run goes on
 	// trying.
@@ -54,10 +59,10 @@ type SourceOptions struct {
 // itself when its connection breaks or falls silent, subscribes to everything
 // again, and then reports the span since the connection last lived as a gap.
 //
-// Received messages wait in a queue of 1,024 messages or 16 MiB. When the
-// handler falls behind, the source stops reading: the backlog then grows in
-// the sockets and in Redis, which in the end cuts the connection
-// (client-output-buffer-limit pubsub). That, too, is a gap.
+// The goroutine that reads calls the handler, so nothing is read meanwhile. When
+// the handler falls behind, the backlog grows in the sockets and in Redis, which
+// in the end cuts the connection (client-output-buffer-limit pubsub). That, too,
+// is a gap.
 //
 // The methods are safe for concurrent use, but Run must not run twice at a
 // time.
@@ -73,13 +78,17 @@ type Source struct {
 var _ filterd.Source = (*Source)(nil)
 
 // NewSource makes a source that reads through rdb, which stays the caller's.
-// It has one connection of its own.
+// It has one connection of its own, which is made with rdb's options if rdb is
+// a [*redis.Client], and then read without it.
 func NewSource(rdb redis.UniversalClient, options SourceOptions) *Source {
 	if options.ProbeInterval <= 0 {
 		options.ProbeInterval = DefaultProbeInterval
 	}
 	if options.DrainTimeout <= 0 {
 		options.DrainTimeout = DefaultDrainTimeout
+	}
+	if options.MaxMessage <= 0 {
+		options.MaxMessage = DefaultMaxMessage
 	}
 	return &Source{
 		rdb:     rdb,
@@ -114,7 +123,8 @@ func (s *Source) wake() {
 
 // Run implements [filterd.Source]. It calls h on the caller's goroutine: with
 // a message as soon as it is there, with all that have come since, up to 256,
-// if h was busy. The handler owns nothing of a batch; messages are recycled.
+// if h was busy. The handler owns nothing of a batch: messages are recycled, and
+// their payloads are where they were read.
 //
 // When ctx ends, Run ends the subscriptions, hands over everything that Redis
 // has sent until then, and returns nil; connecting to a silent server can delay
@@ -123,23 +133,22 @@ func (s *Source) wake() {
 // dropped, and logged; that, as well as what Redis may have sent when the
 // connection breaks or is silent at the end, is reported as a gap.
 //
-// The error is that of a closed client, or the one of FailFast.
+// The error is that of a closed client, which is noticed within ProbeInterval,
+// or the one of FailFast.
 func (s *Source) Run(ctx context.Context, h filterd.Handler) error {
 	handling, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	q := newQueue()
+	readers := make(chan *connection)
 	ended := make(chan error, 1)
 	go func() { // ends with ctx, or when it can't go on; Run waits for it
-		err := s.control(ctx, handling, q)
-		q.close()
-		ended <- err
+		ended <- s.control(ctx, handling, readers)
+		close(readers)
 	}()
 	draining := context.AfterFunc(ctx, func() {
 		timer := time.NewTimer(s.options.DrainTimeout)
 		defer timer.Stop()
 		select {
 		case <-timer.C:
-			q.abandon()
 			cancel()
 		case <-handling.Done():
 		}
@@ -157,27 +166,10 @@ func (s *Source) Run(ctx context.Context, h filterd.Handler) error {
 		defer func() { cancel(); <-ready }()
 	}
 
-	var batch []*filterd.Message
-	for {
-		var gap *filterd.Gap
-		batch, gap = q.take(batch)
-		switch {
-		case gap != nil:
-			h.Gap(*gap)
-		case len(batch) > 0:
-			h.Messages(handling, batch)
-		default:
-			err := <-ended
-			s.finish(q.losses(), h)
-			return err
-		}
-	}
-}
-
-// finish reports what was lost and what gaps are open at the end.
-func (s *Source) finish(lost losses, h filterd.Handler) {
-	for _, gap := range lost.gaps {
-		h.Gap(*gap)
+	var b batch
+	var lost losses
+	for c := range readers {
+		c.ended <- c.read(handling, h, &b, &lost)
 	}
 	if lost.messages > 0 {
 		s.logger.Warn("messages were received but not handled in time", "dropped", lost.messages)
@@ -186,6 +178,7 @@ func (s *Source) finish(lost losses, h filterd.Handler) {
 		s.logGap(ending.gap)
 		h.Gap(*ending.gap)
 	}
+	return <-ended
 }
 
 func (s *Source) logGap(gap *filterd.Gap) {
@@ -195,15 +188,15 @@ func (s *Source) logGap(gap *filterd.Gap) {
 
 // control makes one connection after the other until ctx ends, and the last
 // one has ended well or bound has ended, too.
-func (s *Source) control(ctx, bound context.Context, q *queue) error {
+func (s *Source) control(ctx, bound context.Context, readers chan<- *connection) error {
 	wait := &backoff.ExponentialBackOff{
 		InitialInterval: minBackoff, MaxInterval: maxBackoff, Multiplier: 2, RandomizationFactor: 0.5,
 	}
 	s.ledger.reset()
 	failFast := s.options.FailFast
 	for {
-		c := &connection{source: s, queue: q, begin: time.Now(), failFast: failFast}
-		err := c.run(ctx, bound)
+		c := &connection{source: s, begin: time.Now(), ended: make(chan error, 1), failFast: failFast}
+		err := c.run(ctx, bound, readers)
 		s.ledger.disconnect(c.lastAlive(time.Now()), cmp.Or(err, context.Cause(ctx)))
 		if ctx.Err() != nil {
 			return nil
