@@ -98,8 +98,13 @@ func newQuick(s *jsonschema.Schema) *quick {
 	return quickPart(s, &left)
 }
 
+// anything is satisfied by every value.
+func anything() *quick {
+	return &quick{types: anyKind, minLength: -1, maxLength: -1, names: make(map[string]int)}
+}
+
 func quickPart(s *jsonschema.Schema, left *int) *quick {
-	q := &quick{types: anyKind, minLength: -1, maxLength: -1, names: make(map[string]int)}
+	q := anything()
 	*left--
 	switch {
 	case *left < 0, s.DraftVersion < 2019:
@@ -242,7 +247,8 @@ func (q *quick) takeObject(s *jsonschema.Schema, left *int) {
 		q.required |= 1 << name(n)
 	}
 	q.unsure = q.unsure || len(q.properties) > 64
-	if additional, ok := s.AdditionalProperties.(bool); ok {
+	// What patterns name is not additional: then the schema stays unsure.
+	if additional, ok := s.AdditionalProperties.(bool); ok && len(s.PatternProperties) == 0 {
 		q.closed = !additional
 		s.AdditionalProperties = nil
 	}
@@ -258,7 +264,7 @@ func (q *quick) takeParts(s *jsonschema.Schema, left *int) {
 	}
 	if s.If != nil {
 		q.condition = quickPart(s.If, left)
-		q.consequence, q.otherwise = &quick{types: anyKind}, &quick{types: anyKind}
+		q.consequence, q.otherwise = anything(), anything()
 		if s.Then != nil {
 			q.consequence = quickPart(s.Then, left)
 		}
@@ -269,8 +275,19 @@ func (q *quick) takeParts(s *jsonschema.Schema, left *int) {
 	s.AllOf, s.Ref, s.If, s.Then, s.Else = nil, nil, nil, nil, nil
 }
 
+// A quickCheck is the check of one document, which has been scanned.
+type quickCheck struct {
+	document []byte
+	left     int // bytes that may still be walked: parts of a schema walk again
+}
+
 // check checks a value of a document that has been scanned.
 func (q *quick) check(document []byte, v projection.Value) verdict {
+	return q.checkValue(&quickCheck{document, 8*len(document) + 1024}, v)
+}
+
+func (q *quick) checkValue(c *quickCheck, v projection.Value) verdict {
+	document := c.document
 	result := satisfied
 	if q.unsure {
 		result = unsure
@@ -287,20 +304,20 @@ func (q *quick) check(document []byte, v projection.Value) verdict {
 	case projection.String:
 		result = result.and(q.checkString(document, v))
 	case projection.Object:
-		result = result.and(q.checkObject(document, v))
+		result = result.and(q.checkObject(c, v))
 	}
 	if q.format != nil && v.Kind != projection.String {
 		result = result.and(unsure)
 	}
 	for _, part := range q.all {
-		result = result.and(part.check(document, v))
+		result = result.and(part.checkValue(c, v))
 	}
 	if q.condition != nil && result != violated {
-		switch q.condition.check(document, v) {
+		switch q.condition.checkValue(c, v) {
 		case satisfied:
-			result = result.and(q.consequence.check(document, v))
+			result = result.and(q.consequence.checkValue(c, v))
 		case violated:
-			result = result.and(q.otherwise.check(document, v))
+			result = result.and(q.otherwise.checkValue(c, v))
 		default:
 			result = unsure
 		}
@@ -369,19 +386,20 @@ func (q *quick) checkString(document []byte, v projection.Value) verdict {
 	return satisfied
 }
 
-func (q *quick) checkObject(document []byte, v projection.Value) verdict {
+func (q *quick) checkObject(c *quickCheck, v projection.Value) verdict {
+	document := c.document
 	if len(q.properties) == 0 && !q.closed {
 		return satisfied
 	}
-	if len(q.properties) > 64 {
+	if c.left -= int(v.End - v.Start); c.left < 0 || len(q.properties) > 64 {
 		return unsure
 	}
 	result := satisfied
 	var seen uint64
 	for m := range projection.Members(document, int(v.Start)) {
 		name := document[m.Key.Start+1 : m.Key.End-1]
-		for _, c := range name {
-			if c == '\\' || c >= utf8.RuneSelf {
+		for _, b := range name {
+			if b == '\\' || b >= utf8.RuneSelf {
 				return unsure
 			}
 		}
@@ -396,7 +414,7 @@ func (q *quick) checkObject(document []byte, v projection.Value) verdict {
 		}
 		seen |= 1 << i
 		if p := q.properties[i]; p != nil {
-			result = result.and(p.check(document, m.Value))
+			result = result.and(p.checkValue(c, m.Value))
 		} else if q.closed {
 			return violated
 		}
@@ -417,7 +435,7 @@ func (s *Schema) satisfiedBy(v *view) bool {
 	case readEvent:
 		data = v.values()[nodeData]
 	}
-	return data.Kind != projection.Missing && s.quick.check(v.document, data) == satisfied && shallowText(data.Of(v.document))
+	return data.Kind != projection.Missing && shallowText(data.Of(v.document)) && s.quick.check(v.document, data) == satisfied
 }
 
 // shallowText reports whether a JSON text is nested no deeper than a schema

@@ -48,7 +48,7 @@ func randomSchema(r *rand.Rand, depth int) string {
 			add(`"%s": %d`, pick("minItems", "minProperties", "multipleOf"), 1+r.IntN(2))
 		default:
 			if depth > 0 {
-				switch r.IntN(6) {
+				switch r.IntN(9) {
 				case 0:
 					add(`"allOf": [%s, %s]`, randomSchema(r, depth-1), randomSchema(r, depth-1))
 				case 1:
@@ -57,6 +57,10 @@ func randomSchema(r *rand.Rand, depth int) string {
 					add(`"%s": [%s]`, pick("anyOf", "oneOf"), randomSchema(r, depth-1))
 				case 3:
 					add(`"$ref": "#"`)
+				case 4:
+					add(`"patternProperties": {"^[ab]": %s}`, randomSchema(r, depth-1))
+				case 5:
+					add(`"if": %s, "%s": %s`, randomSchema(r, depth-1), pick("then", "else"), randomSchema(r, depth-1))
 				default:
 					add(`"properties": {"a": %s, "b": %s, "é": true}`, randomSchema(r, depth-1), randomSchema(r, depth-1))
 				}
@@ -227,4 +231,40 @@ func BenchmarkSchema(b *testing.B) {
 			}
 		}
 	})
+}
+
+func TestQuickCases(t *testing.T) {
+	for _, test := range []struct {
+		schema, data string
+		want         verdict
+	}{
+		{`{"if":{"properties":{"s":{"if":{"const":"x"},"then":true}}},"then":{"required":["z"]}}`, `{"s":"ab"}`, violated},
+		{`{"if":{"properties":{"s":{"if":{"const":"x"},"else":true}}},"then":{"required":["z"]}}`, `{"s":"x"}`, violated},
+		{`{"if":{"patternProperties":{"^a":{}},"additionalProperties":false},"then":{"required":["z"]}}`, `{"a":1}`, unsure},
+		{`{"additionalProperties":false}`, `{"a":1}`, violated},
+	} {
+		if got := checkQuick(t, test.schema, test.data); got != test.want {
+			t.Errorf("%s on %s: %d, want %d", test.schema, test.data, got, test.want)
+		}
+	}
+}
+
+// However the parts of a schema walk over data again and again, no more than a
+// multiple of it is looked at.
+func TestQuickIsBounded(t *testing.T) {
+	many := `{"allOf": [` + strings.Repeat(`{"properties": {"a": {"type": "object"}}},`, 400) + `true]}`
+	s, err := ParseSchema("test", []byte(many))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := []byte(`{"a":{}` + strings.Repeat(`,"x":"x"`, 1000) + `}`)
+	plan, _ := projection.NewPlan(nil, nil)
+	values := make([]projection.Value, plan.Nodes())
+	if !plan.Scan(data, values, &projection.Others{}) {
+		t.Fatal("not scanned")
+	}
+	c := &quickCheck{data, 8 * len(data)}
+	if got := s.quick.checkValue(c, values[0]); got != unsure {
+		t.Errorf("verdict %d, want unsure", got)
+	}
 }

@@ -156,3 +156,18 @@ func TestMatcherLeavesTheMessage(t *testing.T) {
 		t.Errorf("half a message: %v, %v", keep, err)
 	}
 }
+
+// A variable means the same wherever it is used, although what is joined with
+// it becomes one condition.
+func TestVariablesAreNotChanged(t *testing.T) {
+	for source, want := range map[string]bool{
+		`let c = data.s == "a"; (c or data.s == "b") and not c`: true,
+		`let c = data.x > 1; (c and data.x < 3) and c`:          true,
+		`let c = data.x > 1; not (c and data.x < 2) and c`:      true,
+	} {
+		m := &filterd.Message{Payload: []byte(`{"s":"b","x":2}`)}
+		if keep, err := exprfilter.MustCompile(source).Matcher().Match(m); keep != want || err != nil {
+			t.Errorf("%s: %v, %v", source, keep, err)
+		}
+	}
+}

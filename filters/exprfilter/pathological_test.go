@@ -49,6 +49,9 @@ func TestPathologicalSets(t *testing.T) {
 		{"long disjunctions", 100, func(i int) string {
 			return join(400, " or ", func(j int) string { return fmt.Sprintf(`data.f%d == %d`, j, i) }) + " or data.x > 0"
 		}},
+		{"chains of variables", 20, func(i int) string {
+			return "let a0 = data.x * 1.5; " + join(39, "", func(j int) string { return fmt.Sprintf("let a%d = a%d * a%d; ", j+1, j, j) }) + "a39 > 1"
+		}},
 		{"nested choices", 500, func(i int) string {
 			return strings.Repeat("(data.x > 0 ? ", 20) + "true" + strings.Repeat(fmt.Sprintf(" : data.f%d == 1)", i), 20)
 		}},

@@ -103,6 +103,7 @@ func (s *set) bind(slots []int) *setMatcher {
 		machine: newMachine(s.places, slots),
 		derived: make([]cell, len(s.attributes)),
 		tried:   make([]uint32, len(s.rules)),
+		grouped: make([]uint32, len(s.rules)),
 	}
 }
 
@@ -113,9 +114,10 @@ type setMatcher struct {
 	derived []cell   // by attributes
 	tried   []uint32 // by rules: the epoch of the message on which it was tried last
 
-	kept   []int
-	failed []int // rules that fail, unless one of the groups has them
-	fired  []int // groups all of whose rules fail
+	kept    []int
+	failed  []int    // rules that fail, unless one of the groups has them
+	fired   []int    // groups all of whose rules fail
+	grouped []uint32 // by rules: the epoch of the message on which a fired group had it
 }
 
 // Match implements [filterd.SetMatcher].
@@ -126,8 +128,12 @@ func (m *setMatcher) Match(batch []*filterd.Message, verdicts []filterd.Verdict)
 		for _, r := range m.kept {
 			verdicts = append(verdicts, filterd.Verdict{Message: i, Rule: r})
 		}
+		m.group()
 		for _, r := range m.failed {
-			if verdict, ok := m.fail(r); ok {
+			if m.grouped[r] == m.epoch {
+				continue // its group tells
+			}
+			if verdict, ok := m.verdict(r); ok {
 				verdict.Message = i
 				verdicts = append(verdicts, verdict)
 			}
@@ -172,15 +178,16 @@ func (m *setMatcher) match(message *filterd.Message) {
 	m.visit(m.set.root)
 }
 
-// fail returns the verdict of a rule that failed, but for one that a group
-// has.
-func (m *setMatcher) fail(r int) (filterd.Verdict, bool) {
+// group marks the rules of the groups that fired, if rules failed beside.
+func (m *setMatcher) group() {
+	if len(m.failed) == 0 {
+		return
+	}
 	for _, g := range m.fired {
-		if _, found := slices.BinarySearch(m.set.groups[g], r); found {
-			return filterd.Verdict{}, false
+		for _, r := range m.set.groups[g] {
+			m.grouped[r] = m.epoch
 		}
 	}
-	return m.verdict(r)
 }
 
 // verdict asks expr for the verdict of a rule.
@@ -195,6 +202,7 @@ func (m *setMatcher) load(message *filterd.Message) {
 	if m.epoch == 1 {
 		clear(m.derived)
 		clear(m.tried)
+		clear(m.grouped)
 	}
 }
 

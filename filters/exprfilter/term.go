@@ -98,6 +98,25 @@ type term struct {
 	float bool
 	// text is an opaque term's source.
 	text string
+
+	nodes int // of the term, once they were counted
+}
+
+// maxNodes is how many nodes a term may have. A variable's term counts wherever
+// it is used, so that a chain of them could double it with each.
+const maxNodes = 1 << 11
+
+// tooLarge reports whether the term has more than maxNodes nodes.
+func (t *term) tooLarge() bool { return t.count() > maxNodes }
+
+func (t *term) count() int {
+	if t.nodes == 0 {
+		t.nodes = 1
+		for _, a := range t.args {
+			t.nodes = min(t.nodes+a.count(), maxNodes+1)
+		}
+	}
+	return t.nodes
 }
 
 func (t *term) isCondition() bool { return t.op >= opCompare || t.op == opOpaque }

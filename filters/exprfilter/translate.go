@@ -1,6 +1,7 @@
 package exprfilter
 
 import (
+	"maps"
 	"math"
 	"regexp"
 	"strconv"
@@ -29,6 +30,15 @@ func newTranslator() *translator {
 // condition translates a node whose value decides something: at the root a nil
 // counts as false there, anywhere else it fails.
 func (t *translator) condition(n ast.Node, root bool) *term {
+	if c := t.makeCondition(n, root); !c.tooLarge() {
+		return c
+	}
+	return opaque(n)
+}
+
+func opaque(n ast.Node) *term { return &term{op: opOpaque, text: n.String()} }
+
+func (t *translator) makeCondition(n ast.Node, root bool) *term {
 	switch n := n.(type) {
 	case *ast.UnaryNode:
 		if n.Operator == "!" || n.Operator == "not" {
@@ -47,12 +57,12 @@ func (t *translator) condition(n ast.Node, root bool) *term {
 		if l := t.let(n, func(n ast.Node) *term { return t.condition(n, root) }); l != nil {
 			return l
 		}
-		return &term{op: opOpaque, text: n.String()}
+		return opaque(n)
 	}
 	v := t.value(n)
 	switch {
 	case v == nil:
-		return &term{op: opOpaque, text: n.String()}
+		return opaque(n)
 	case v.isCondition():
 		return v
 	case root:
@@ -65,13 +75,16 @@ func (t *translator) condition(n ast.Node, root bool) *term {
 // something of the same value become one.
 func (t *translator) joined(o op, n *ast.BinaryNode, root bool) *term {
 	result := &term{op: o}
+	var merged *term // the last of the arguments, if it was made here
 	add := func(c *term) {
 		last := len(result.args) - 1
-		if last >= 0 {
-			if merged := merge(o, result.args[last], c); merged != nil {
+		if last >= 0 && mergeable(o, result.args[last], c) {
+			if result.args[last] != merged {
+				merged = result.args[last].copy()
 				result.args[last] = merged
-				return
 			}
+			merged.merge(c)
+			return
 		}
 		result.args = append(result.args, c)
 	}
@@ -104,28 +117,34 @@ func sameJoint(a, b string) bool {
 	return and(a) && and(b) || or(a) && or(b)
 }
 
-// merge joins two conditions about one value, if that is possible.
-func merge(o op, a, b *term) *term {
+// mergeable reports whether two conditions about one value, joined, are one
+// condition.
+func mergeable(o op, a, b *term) bool {
 	if len(a.args) != 1 || len(b.args) != 1 || !sameValue(a.args[0], b.args[0]) {
-		return nil
+		return false
 	}
-	switch {
-	case o == opAnd && a.op == opRange && b.op == opRange:
-		return &term{op: opRange, args: a.args, interval: a.interval.intersect(b.interval)}
-	case o == opOr && a.op == opIn && b.op == opIn && !a.list.keyed && !b.list.keyed && a.list.whole == nil && b.list.whole == nil:
-		l := newList()
-		for _, from := range []*list{a.list, b.list} {
-			l.classes |= from.classes
-			for x := range from.numbers {
-				l.numbers[x] = true
-			}
-			for s := range from.strings {
-				l.strings[s] = true
-			}
-		}
-		return &term{op: opIn, args: a.args, list: l}
+	listed := func(t *term) bool { return t.op == opIn && !t.list.keyed && t.list.whole == nil }
+	return o == opAnd && a.op == opRange && b.op == opRange || o == opOr && listed(a) && listed(b)
+}
+
+// copy returns a term that merge may change.
+func (t *term) copy() *term {
+	c := &term{op: t.op, args: t.args, interval: t.interval}
+	if t.list != nil {
+		c.list = &list{classes: t.list.classes, numbers: maps.Clone(t.list.numbers), strings: maps.Clone(t.list.strings)}
 	}
-	return nil
+	return c
+}
+
+// merge makes t what t joined with b is.
+func (t *term) merge(b *term) {
+	if t.op == opRange {
+		t.interval = t.interval.intersect(b.interval)
+		return
+	}
+	t.list.classes |= b.list.classes
+	maps.Copy(t.list.numbers, b.list.numbers)
+	maps.Copy(t.list.strings, b.list.strings)
 }
 
 // sameValue reports whether two terms are one place.
@@ -153,6 +172,13 @@ func (t *translator) let(n *ast.VariableDeclaratorNode, rest func(ast.Node) *ter
 
 // value translates a node, or returns nil for what we don't understand.
 func (t *translator) value(n ast.Node) *term {
+	if v := t.makeValue(n); v != nil && !v.tooLarge() {
+		return v
+	}
+	return nil
+}
+
+func (t *translator) makeValue(n ast.Node) *term {
 	switch n := n.(type) {
 	case *ast.NilNode:
 		return constant(value{class: classNil})

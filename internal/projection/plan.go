@@ -132,22 +132,25 @@ func newNames(all []name) names {
 	}
 	size := bits.Len(uint(2*len(all) - 1))
 	n := names{table: make([]name, 1<<size), shift: uint8(64 - size)}
-	byName := make(map[string]int32, len(all))
-	probes := 0
 	for _, add := range all {
-		byName[add.text] = add.node
 		at := n.start(add.prefix)
-		tried := 1
-		for ; n.table[at].node != 0; tried++ {
+		for tried := 1; n.table[at].node != 0; tried++ {
+			if tried == maxProbes {
+				return namesInMap(all)
+			}
 			at = n.next(at)
 		}
 		n.table[at] = add
-		probes = max(probes, tried)
-	}
-	if probes > maxProbes {
-		n = names{byName: byName}
 	}
 	return n
+}
+
+func namesInMap(all []name) names {
+	byName := make(map[string]int32, len(all))
+	for _, add := range all {
+		byName[add.text] = add.node
+	}
+	return names{byName: byName}
 }
 
 func (n *names) empty() bool { return n.table == nil && n.byName == nil }

@@ -98,7 +98,7 @@ type scanner struct {
 // depth says.
 func (s *scanner) value(document []byte, i int, n int32, depth int) int {
 	v := &s.values[n]
-	if v.Kind != Missing { // a duplicate
+	if v.Kind >= Array { // a duplicate; nothing was below another one
 		node := &s.nodes[n]
 		clear(s.values[node.first:node.end])
 	}
