@@ -102,7 +102,7 @@ func TestRulesFailTogetherInADryRun(t *testing.T) {
 // Groups of programs that come and go are not kept, and their counts not lost.
 func TestManyFailingGroups(t *testing.T) {
 	var rules []engine.Rule
-	for i := range 300 {
+	for i := range 3000 {
 		rules = append(rules, engine.Rule{Name: fmt.Sprintf("r%d", i), From: []string{fmt.Sprintf("in%d", i)}, When: when("data.price > 1"), To: to("out")})
 	}
 	e := newEngine(t, engine.Config{Table: table(t, rules...), Sink: &recorder{}})

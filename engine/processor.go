@@ -163,6 +163,9 @@ func (r *Result) take(p *Processor, outcomes, outputs int) {
 	r.Outputs = p.outputs[outputs:len(p.outputs):len(p.outputs)]
 }
 
+// maxBound bounds the rules of all programs that a processor is bound to.
+const maxBound = 1 << 21
+
 func (p *Processor) bind(program *program) *boundProgram {
 	if p.last != nil && p.last.program == program {
 		return p.last
@@ -188,7 +191,7 @@ func (p *Processor) bind(program *program) *boundProgram {
 			b.keys[i] = r.Key.Bind(program.projection.Slots(r.Key.Paths()))
 		}
 	}
-	if len(p.bound) >= p.table.maxPrograms || p.rules > maxCompiled+8*len(p.table.rules) {
+	if len(p.bound) >= p.table.maxPrograms || p.rules > maxBound {
 		clear(p.bound)
 		p.rules = 0
 	}

@@ -89,7 +89,7 @@ type counters struct {
 }
 
 // maxGroups bounds the groups that are counted apart from their rules.
-const maxGroups = 64
+const maxGroups = 1024
 
 // fail counts a message that the quiet rules of a group failed on: once, and
 // not for each rule. Groups come and go with programs; when there are many,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/filterd/filterd"
@@ -52,6 +53,8 @@ type Table struct {
 	mu          sync.RWMutex // guards routes and programs
 	routes      map[routeKey]*route
 	programs    map[string]*program // by the numbers of their rules
+	crowds      map[crowd]int       // how many rules each has
+	shared      map[crowd]*compiledSet
 	maxPrograms int
 	compiled    int                 // rules in programs
 	forgotten   filterd.Evaluations // of programs that are not there any more
@@ -62,7 +65,8 @@ type Table struct {
 // A rule is a Rule, compiled.
 type rule struct {
 	Rule
-	number    int // index into Table.rules
+	number    int    // index into Table.rules
+	from      string // all of From
 	names     []string
 	globs     []*filterd.Glob
 	allow     []*filterd.Glob
@@ -78,6 +82,7 @@ func Compile(d Definition) (*Table, error) {
 		byGlob:      make(map[*filterd.Glob][]*rule),
 		routes:      make(map[routeKey]*route),
 		programs:    make(map[string]*program),
+		shared:      make(map[crowd]*compiledSet),
 		maxPrograms: 4096,
 	}
 	if len(d.Rules) == 0 {
@@ -87,7 +92,7 @@ func Compile(d Definition) (*Table, error) {
 	seen := make(map[string]bool, len(d.Rules))
 	globs := make(map[string]*filterd.Glob)
 	for i := range d.Rules {
-		r := &rule{Rule: d.Rules[i], number: i, callbacks: d.Callbacks}
+		r := &rule{Rule: d.Rules[i], number: i, from: strings.Join(d.Rules[i].From, "\x00"), callbacks: d.Callbacks}
 		faults = append(faults, r.check(d)...)
 		if seen[r.Name] {
 			faults = append(faults, r.fault("name", 0, "another rule has this name"))
@@ -107,6 +112,7 @@ func Compile(d Definition) (*Table, error) {
 		}
 		t.rules = append(t.rules, r)
 	}
+	t.crowds = findCrowds(t.rules)
 	t.names = slices.Sorted(maps.Keys(t.byName))
 	for _, text := range slices.Sorted(maps.Keys(globs)) {
 		t.globs = append(t.globs, globs[text])
