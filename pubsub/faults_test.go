@@ -18,6 +18,13 @@ import (
 // when that returns; from then on it is as Redis again.
 func scripted(t *testing.T, misbehave func(conn net.Conn, commands *bufio.Reader)) (addr string) {
 	t.Helper()
+	return scriptedWith(t, "subscribe", misbehave)
+}
+
+// scriptedWith misbehaves on another command; instead of a reply, if that is
+// PUBLISH.
+func scriptedWith(t *testing.T, on string, misbehave func(conn net.Conn, commands *bufio.Reader)) (addr string) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -31,16 +38,24 @@ func scripted(t *testing.T, misbehave func(conn net.Conn, commands *bufio.Reader
 			if err != nil {
 				return
 			}
-			misbehaved := false
-			switch strings.ToLower(command[0]) {
+			misbehaved, name := false, strings.ToLower(command[0])
+			do := func() { misbehaved = true; misbehave(conn, commands) }
+			switch name {
 			case "ping":
 				_, err = io.WriteString(conn, "+PONG\r\n")
 			case "subscribe", "unsubscribe":
-				for i, name := range command[1:] {
-					_, err = fmt.Fprintf(conn, "*3\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n:%d\r\n", len(command[0]), strings.ToLower(command[0]), len(name), name, i)
+				for i, channel := range command[1:] {
+					_, err = fmt.Fprintf(conn, "*3\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n:%d\r\n", len(name), name, len(channel), channel, i)
 				}
-				if strings.EqualFold(command[0], "subscribe") {
-					once.Do(func() { misbehaved = true; misbehave(conn, commands) })
+				if name == on {
+					once.Do(do)
+				}
+			case "publish":
+				if name == on {
+					once.Do(do)
+				}
+				if !misbehaved {
+					_, err = io.WriteString(conn, ":1\r\n")
 				}
 			default:
 				_, err = io.WriteString(conn, "-ERR unknown command\r\n")

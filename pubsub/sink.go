@@ -9,27 +9,58 @@ import (
 )
 
 // A Sink publishes. Safe for concurrent use.
-type Sink struct{ rdb redis.UniversalClient }
+type Sink struct{ to filterd.Sink }
 
 var _ filterd.Sink = (*Sink)(nil)
 
-// NewSink makes a sink that publishes through rdb, which stays the caller's.
-func NewSink(rdb redis.UniversalClient) *Sink { return &Sink{rdb: rdb} }
+// NewSink makes a sink that publishes through rdb, which stays the caller's. If
+// rdb is a [*redis.Client], the sink has one connection of its own: it is made
+// with rdb's options when it is first needed, and lasts until Close, or for a
+// second after rdb was closed.
+func NewSink(rdb redis.UniversalClient) *Sink {
+	if c, ok := rdb.(*redis.Client); ok {
+		return &Sink{&outlet{client: c}}
+	}
+	return &Sink{pipelines{rdb}}
+}
 
-// Deliver implements [filterd.Sink]: it publishes the whole batch in one
-// pipeline and waits for the replies, as long as the client's timeouts and ctx
-// allow. On one server messages are published in the order of the batch; on a
-// Cluster those of one channel are.
+// Deliver implements [filterd.Sink]: it publishes the whole batch at once and
+// waits for the replies, as long as the client's timeouts and ctx allow. Batches
+// of several goroutines go out together; then the longest of their times holds.
+// On one server messages are published in the order of the batch; on a Cluster
+// those of one channel are.
 //
 // Nothing is sent twice, whatever the client's retries are set to. So an Err
 // that is no reply of the server means that the message may have been
-// published.
+// published. What could not even be written, because the connection was gone,
+// is written to a new one, once.
 func (s *Sink) Deliver(ctx context.Context, batch []filterd.Delivery) {
-	if len(batch) == 0 {
-		return
+	if len(batch) > 0 {
+		s.to.Deliver(ctx, batch)
 	}
+}
+
+// Close closes the sink's connection: now, or when the batch that is on its way
+// is done. Deliver may be called again, and makes another one.
+func (s *Sink) Close() error {
+	if o, ok := s.to.(*outlet); ok {
+		return o.Close()
+	}
+	return nil
+}
+
+// fail makes a delivery one that was not answered, or refused.
+func fail(d *filterd.Delivery, err error) {
+	d.Receivers, d.Err = 0, fmt.Errorf("publish to %q: %w", d.Channel, err)
+}
+
+// pipelines is the way through a client that chooses its connections itself.
+type pipelines struct{ rdb redis.UniversalClient }
+
+// Deliver implements [filterd.Sink].
+func (p pipelines) Deliver(ctx context.Context, batch []filterd.Delivery) {
 	commands := make([]*publish, len(batch))
-	pipeline := s.rdb.Pipeline()
+	pipeline := p.rdb.Pipeline()
 	for i, d := range batch {
 		commands[i] = newPublish(ctx, d.Channel, d.Payload)
 		_ = pipeline.Process(ctx, commands[i]) // only queues
@@ -38,8 +69,7 @@ func (s *Sink) Deliver(ctx context.Context, batch []filterd.Delivery) {
 	for i, command := range commands {
 		batch[i].Receivers, batch[i].Err = command.Val(), nil
 		if err := command.Err(); err != nil {
-			batch[i].Receivers = 0
-			batch[i].Err = fmt.Errorf("publish to %q: %w", batch[i].Channel, err)
+			fail(&batch[i], err)
 		}
 	}
 }

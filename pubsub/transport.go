@@ -69,8 +69,8 @@ func dial(ctx context.Context, rdb *redis.Client) (*wire, error) {
 
 	w := &wire{client: redis.NewClient(&options), timeout: max(0, options.WriteTimeout)}
 	err := w.client.Conn().Ping(ctx).Err() // the Conn is never given back: nobody else uses it
-	if redis.HasErrorPrefix(err, "NOPERM") {
-		err = nil // an answer, too
+	if redis.HasErrorPrefix(err, "NOPERM") || redis.HasErrorPrefix(err, "unknown command") {
+		err = nil // answers, too
 	}
 	if w.conn = kept.get(); err == nil && w.conn == nil {
 		err = errors.New("the client's dialer was not asked")
@@ -100,10 +100,12 @@ func (w *wire) fill() error                      { return w.Fill() }
 func (w *wire) next(f *resp.Frame) (bool, error) { return w.Next(f) }
 
 func (w *wire) close() error {
+	var err error
 	if w.conn != nil {
-		_ = w.conn.Close() // the client doesn't close what it has lent out
+		err = w.conn.Close()
 	}
-	return w.client.Close()
+	_ = w.client.Close() // which has nothing else to close
+	return err
 }
 
 // A keptConn is the last connection that a dialer has made. Go-redis dials on

@@ -1,0 +1,308 @@
+package pubsub
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/internal/resp"
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// writeSize is how much an outlet gathers before it writes, in bytes, and
+	// keepOut how large a buffer it keeps.
+	writeSize = 64 << 10
+	keepOut   = 1 << 20
+	// attempts is how many connections a batch may be written to, as long as
+	// nothing of it has been.
+	attempts = 2
+	// replyBuffer is how much is read at once, in bytes.
+	replyBuffer = 16 << 10
+	// watchEvery is how often an outlet that rests asks whether its client was
+	// closed meanwhile.
+	watchEvery = time.Second
+)
+
+// An outlet publishes on one connection that go-redis has dialled. Who comes
+// first leads: it writes its batch and all that wait, and reads the replies.
+// Those who come meanwhile wait, and the first of them leads the next round. So
+// a lone caller meets nobody, many share the way to the server and back, and
+// there is no goroutine of the outlet's own.
+type outlet struct {
+	client *redis.Client
+
+	mu      sync.Mutex // guards what follows
+	led     bool       // somebody leads
+	closing bool       // the connection ends with the round
+	waiting []*call
+
+	// The leader's own, or mu's while nobody leads.
+	wire    *wire // nil: there is no connection
+	calls   []*call
+	pending []*filterd.Delivery // of the calls, in order
+	out     []byte
+	ends    []int // of the frames in out
+}
+
+// A call is one Deliver that waits.
+type call struct {
+	ctx   context.Context
+	batch []filterd.Delivery
+	turn  chan bool // capacity 1: true to lead, false when all is done
+}
+
+var calls = sync.Pool{New: func() any { return &call{turn: make(chan bool, 1)} }}
+
+// Deliver implements [filterd.Sink].
+func (o *outlet) Deliver(ctx context.Context, batch []filterd.Delivery) {
+	c := calls.Get().(*call)
+	c.ctx, c.batch = ctx, batch
+	if o.join(c) {
+		o.round()
+		o.pass()
+	}
+	c.ctx, c.batch = nil, nil
+	calls.Put(c)
+}
+
+// Close closes the connection: now, or at the end of the round.
+func (o *outlet) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.led {
+		o.closing = true
+		return nil
+	}
+	return o.hangUp()
+}
+
+// join adds a call to those that wait, and returns true when it is to lead, or
+// false when it is done.
+func (o *outlet) join(c *call) bool {
+	o.mu.Lock()
+	o.waiting = append(o.waiting, c)
+	if !o.led {
+		o.led = true
+		o.mu.Unlock()
+		return true
+	}
+	o.mu.Unlock()
+	select {
+	case lead := <-c.turn:
+		return lead
+	case <-c.ctx.Done():
+	}
+	o.mu.Lock()
+	if i := slices.Index(o.waiting, c); i >= 0 && len(c.turn) == 0 {
+		o.waiting = slices.Delete(o.waiting, i, i+1)
+		o.mu.Unlock()
+		for i := range c.batch {
+			fail(&c.batch[i], c.ctx.Err())
+		}
+		return false
+	}
+	o.mu.Unlock()
+	return <-c.turn // the round goes on with its batch
+}
+
+// pass ends a round, and with it the caller's lead.
+func (o *outlet) pass() {
+	for _, c := range o.calls[1:] { // the first is the leader
+		c.turn <- false
+	}
+	clear(o.calls)
+	clear(o.pending)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing {
+		_ = o.hangUp() // nobody waits for that
+		o.closing = false
+	}
+	if o.led = len(o.waiting) > 0; o.led {
+		o.waiting[0].turn <- true
+	}
+}
+
+// round publishes the batches of all who wait.
+func (o *outlet) round() {
+	o.mu.Lock()
+	o.calls = append(o.calls[:0], o.waiting...)
+	clear(o.waiting)
+	o.waiting = o.waiting[:0]
+	o.mu.Unlock()
+
+	o.pending = o.pending[:0]
+	for _, c := range o.calls {
+		err := c.ctx.Err()
+		for i := range c.batch {
+			if err != nil {
+				fail(&c.batch[i], err)
+			} else {
+				o.pending = append(o.pending, &c.batch[i])
+			}
+		}
+	}
+	rest := o.pending
+	for attempt := 1; len(rest) > 0; attempt++ {
+		err := o.connect()
+		if err == nil {
+			var written int
+			if written, err = o.publish(rest); err == nil {
+				return
+			}
+			_ = o.hangUp() // the other error matters
+			if rest = rest[written:]; attempt < attempts {
+				continue
+			}
+		}
+		for _, d := range rest {
+			fail(d, err)
+		}
+		return
+	}
+}
+
+// connect makes a connection unless there is one.
+func (o *outlet) connect() error {
+	if o.wire != nil && !quiet(o.wire.conn) {
+		_ = o.hangUp() // the server has
+	}
+	if o.wire != nil {
+		return nil
+	}
+	if isClosed(o.client) {
+		return redis.ErrClosed
+	}
+	ctx := o.calls[0].ctx
+	if len(o.calls) > 1 {
+		ctx = context.WithoutCancel(ctx) // it isn't that of the others
+	}
+	w, err := dial(ctx, o.client)
+	if err != nil {
+		return err
+	}
+	w.Reader = resp.NewReader(w.conn, replyBuffer, replyBuffer)
+	o.wire = w
+	o.watch(w)
+	return nil
+}
+
+func (o *outlet) hangUp() error {
+	if o.wire == nil {
+		return nil
+	}
+	err := o.wire.close()
+	o.wire = nil
+	return err
+}
+
+// watch ends a connection once the client is closed.
+func (o *outlet) watch(w *wire) {
+	time.AfterFunc(watchEvery, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		switch {
+		case o.led:
+			o.watch(w)
+		case o.wire != w: // it has ended
+		case isClosed(o.client):
+			_ = o.hangUp() // nobody waits for that
+		default:
+			o.watch(w)
+		}
+	})
+}
+
+// publish writes deliveries and reads the replies. It returns how many were
+// written, of which each has its outcome, and why the connection is of no more
+// use.
+func (o *outlet) publish(deliveries []*filterd.Delivery) (written int, err error) {
+	for written < len(deliveries) && err == nil {
+		o.out, o.ends = o.out[:0], o.ends[:0]
+		for _, d := range deliveries[written:] {
+			if o.out = resp.AppendPublish(o.out, d.Channel, d.Payload); len(o.out) >= writeSize {
+				o.ends = append(o.ends, len(o.out))
+				break
+			}
+			o.ends = append(o.ends, len(o.out))
+		}
+		var n int
+		if err = o.wire.conn.SetWriteDeadline(o.deadline(o.wire.timeout)); err == nil {
+			n, err = o.wire.conn.Write(o.out)
+		}
+		// A command that isn't whole is none to the server.
+		count, exact := slices.BinarySearch(o.ends, n)
+		if exact {
+			count++
+		}
+		written += count
+	}
+	if cap(o.out) > keepOut {
+		o.out = nil
+	}
+	answered, failure := o.replies(deliveries[:written])
+	if failure != nil {
+		err = failure
+		for _, d := range deliveries[answered:written] {
+			fail(d, fmt.Errorf("no reply: %w", failure))
+		}
+	}
+	return written, err
+}
+
+// replies reads the outcomes of deliveries, and returns how many came.
+func (o *outlet) replies(deliveries []*filterd.Delivery) (count int, err error) {
+	var f resp.Frame
+	for count < len(deliveries) {
+		ok, err := o.wire.Next(&f)
+		switch {
+		case err != nil:
+			return count, err
+		case !ok:
+			if err := o.wire.conn.SetReadDeadline(o.deadline(o.client.Options().ReadTimeout)); err != nil {
+				return count, err
+			}
+			if err := o.wire.Fill(); err != nil {
+				return count, err
+			}
+			continue
+		}
+		d := deliveries[count]
+		switch f.Kind {
+		case resp.Integer:
+			d.Receivers, d.Err = f.Number, nil
+		case resp.Error:
+			fail(d, replyError(f.Payload))
+		default:
+			return count, fmt.Errorf("unexpected reply: %s %s", f.Verb, f.Payload)
+		}
+		count++
+	}
+	return count, nil
+}
+
+// deadline returns until when the round may take for what begins now: as long
+// as the timeout, or as the contexts of all calls, allow. The zero time is for
+// ever.
+func (o *outlet) deadline(timeout time.Duration) time.Time {
+	var latest time.Time
+	for _, c := range o.calls {
+		deadline, bounded := c.ctx.Deadline()
+		if !bounded {
+			latest = time.Time{}
+			break
+		}
+		latest = later(latest, deadline)
+	}
+	if timeout <= 0 {
+		return latest
+	}
+	if end := time.Now().Add(timeout); latest.IsZero() || end.Before(latest) {
+		return end
+	}
+	return latest
+}
