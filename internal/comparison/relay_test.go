@@ -30,7 +30,7 @@ rules:
     when: data.symbol == "BTC-USD" && data.price * data.qty > 10000
     to: out
 `
-	relayed = 100_000
+	relayed = 200_000
 )
 
 // A relay is a program that takes messages of 324 bytes from the channel in and
@@ -46,9 +46,10 @@ type run struct {
 }
 
 // BenchmarkRelay measures the whole path: a message through Redis, one rule,
-// and back to Redis, by filterd and by the hand-written program in turn. It
-// reports the medians of CPU and wall time per message, and of the ratios of
-// neighbouring runs. One in ten messages matches, or all.
+// and back to Redis, by filterd, by a raw relay of sockets and by the
+// hand-written program in turn. It reports the medians of CPU time and
+// throughput, and of what filterd's are to the others' in the same round. One in
+// ten messages matches, or all.
 //
 //	go test -run - -bench Relay -benchtime 10x ./internal/comparison
 func BenchmarkRelay(b *testing.B) {
@@ -68,8 +69,11 @@ func BenchmarkRelay(b *testing.B) {
 				b.ReportMetric(median(runs[j], func(i int) float64 { return float64(runs[j][i].cpu.Nanoseconds()) / 1e3 }), r.name+"-cpu-µs/msg")
 				b.ReportMetric(median(runs[j], func(i int) float64 { return float64(time.Second/runs[j][i].wall) / 1e3 }), r.name+"-kmsg/s")
 			}
-			b.ReportMetric(median(runs[0], func(i int) float64 { return float64(runs[0][i].cpu) / float64(runs[1][i].cpu) }), "cpu-ratio")
-			b.ReportMetric(median(runs[0], func(i int) float64 { return float64(runs[0][i].wall) / float64(runs[1][i].wall) }), "wall-ratio")
+			for j, r := range relays[1:] {
+				other := runs[1+j]
+				b.ReportMetric(median(other, func(i int) float64 { return float64(runs[0][i].cpu) / float64(other[i].cpu) }), "cpu/"+r.name)
+				b.ReportMetric(median(other, func(i int) float64 { return float64(other[i].wall) / float64(runs[0][i].wall) }), "throughput/"+r.name)
+			}
 			b.ReportMetric(0, "ns/op")
 		})
 	}
@@ -93,9 +97,10 @@ func build(b *testing.B) []relay {
 	}
 	relays := []relay{
 		{"filterd", []string{filepath.Join(dir, "filterd"), "run", "-c", file, "--log-level", "error"}},
+		{"raw", []string{filepath.Join(dir, "raw")}},
 		{"handwritten", []string{filepath.Join(dir, "handwritten")}},
 	}
-	for i, source := range []string{"../../cmd/filterd", "./handwritten"} {
+	for i, source := range []string{"../../cmd/filterd", "./raw", "./handwritten"} {
 		if out, err := exec.Command("go", "build", "-o", relays[i].command[0], source).CombinedOutput(); err != nil {
 			b.Fatalf("%v\n%s", err, out)
 		}
@@ -195,17 +200,24 @@ func send(address string, commands []byte) error {
 	return <-written
 }
 
-// cpu returns the CPU time that a process has used.
+// cpu returns the CPU time that the threads of a process have used.
 func cpu(b *testing.B, pid int) time.Duration {
 	b.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		b.Skipf("CPU times are read from /proc: %v", err)
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil || len(files) == 0 {
+		b.Skip("CPU times are read from /proc/PID/task/*/schedstat")
 	}
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	var user, system int64
-	_, _ = fmt.Sscan(fields[11], &user)
-	_, _ = fmt.Sscan(fields[12], &system)
-	const ticksPerSecond = 100 // USER_HZ
-	return time.Duration(user+system) * time.Second / ticksPerSecond
+	var total time.Duration
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		var used int64 // nanoseconds
+		if _, err := fmt.Sscan(string(text), &used); err != nil {
+			b.Fatal(err)
+		}
+		total += time.Duration(used)
+	}
+	return total
 }
