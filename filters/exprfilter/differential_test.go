@@ -282,7 +282,7 @@ func TestDifferential(t *testing.T) {
 
 // Rules that are much alike share the index's depth: postings under postings.
 func TestDifferentialAlike(t *testing.T) {
-	for seed := range uint64(100) {
+	for seed := range uint64(iterations() / 2) {
 		g := grammar{rand.New(rand.NewPCG(seed, 2))}
 		shapes := make([]string, 1+g.IntN(3))
 		for i := range shapes {
@@ -373,7 +373,7 @@ func (m *setMatcher) holds(a atom) bool {
 }
 
 func iterations() int {
-	if testing.Short() {
+	if testing.Short() || slow {
 		return 50
 	}
 	return 200

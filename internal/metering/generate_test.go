@@ -435,8 +435,8 @@ func (g *generator) statement(depth int) {
 // instrumented.
 func TestGeneratedModules(t *testing.T) {
 	modules := 500
-	if testing.Short() {
-		modules = 50
+	if testing.Short() || slow {
+		modules = 100
 	}
 	h := newHost(t)
 	called, runs := 0, 0
