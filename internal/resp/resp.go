@@ -152,6 +152,25 @@ func (r *Reader) Next(f *Frame) (bool, error) {
 	return true, nil
 }
 
+// sorts are the arrays that are known, by their first string, the most frequent
+// first.
+var sorts = [...]struct {
+	verb  string
+	kind  Kind
+	parts int64
+}{
+	{"message", Message, 3},
+	{"pmessage", Message, 4},
+	{"smessage", Message, 3},
+	{"subscribe", Confirmation, 3},
+	{"unsubscribe", Confirmation, 3},
+	{"psubscribe", Confirmation, 3},
+	{"punsubscribe", Confirmation, 3},
+	{"ssubscribe", Confirmation, 3},
+	{"sunsubscribe", Confirmation, 3},
+	{"pong", Pong, 2},
+}
+
 // array reads an array of a known sort.
 func (r *Reader) array(c *cursor, f *Frame) {
 	count := c.number('*', "an array")
@@ -164,30 +183,17 @@ func (r *Reader) array(c *cursor, f *Frame) {
 	if c.stopped() {
 		return
 	}
-	parts := 0
-	switch string(verb) {
-	case "message":
-		f.Kind, f.Verb, parts = Message, "message", 3
-	case "pmessage":
-		f.Kind, f.Verb, parts = Message, "pmessage", 4
-	case "smessage":
-		f.Kind, f.Verb, parts = Message, "smessage", 3
-	case "subscribe":
-		f.Kind, f.Verb, parts = Confirmation, "subscribe", 3
-	case "unsubscribe":
-		f.Kind, f.Verb, parts = Confirmation, "unsubscribe", 3
-	case "psubscribe":
-		f.Kind, f.Verb, parts = Confirmation, "psubscribe", 3
-	case "punsubscribe":
-		f.Kind, f.Verb, parts = Confirmation, "punsubscribe", 3
-	case "ssubscribe":
-		f.Kind, f.Verb, parts = Confirmation, "ssubscribe", 3
-	case "sunsubscribe":
-		f.Kind, f.Verb, parts = Confirmation, "sunsubscribe", 3
-	case "pong":
-		f.Kind, parts = Pong, 2
+	parts := int64(0)
+	for i := range sorts {
+		if sort := &sorts[i]; string(verb) == sort.verb {
+			f.Kind, parts = sort.kind, sort.parts
+			if f.Kind != Pong {
+				f.Verb = sort.verb
+			}
+			break
+		}
 	}
-	if parts == 0 || int64(parts) != count {
+	if parts == 0 || parts != count {
 		c.pos = 0
 		c.refuse(known)
 		return
