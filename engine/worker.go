@@ -67,7 +67,7 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 			if result.Invalid != nil {
 				invalid = result.Invalid
 			}
-			if route.primary {
+			if w.last.channel != nil {
 				w.countMessage(w.last.channel, m, result)
 			}
 			w.finish(m, result)
