@@ -131,29 +131,9 @@ func compileCondition(t *term) func(*machine) class {
 	switch t.op {
 	case opOpaque:
 		return func(*machine) class { return classUnknown }
-	case opConstant:
-		c := t.value.class
-		return func(*machine) class { return c }
-	case opChoose:
-		c, a, b := compileCondition(t.args[0]), compileCondition(t.args[1]), compileCondition(t.args[2])
-		return func(m *machine) class {
-			switch decided := c(m); decided {
-			case classTrue:
-				return a(m)
-			case classFalse:
-				return b(m)
-			default:
-				return decided
-			}
-		}
-	case opLet:
-		a, b := compileValue(t.args[0]), compileCondition(t.args[1])
-		return func(m *machine) class {
-			if v := a(m); v.class >= classError {
-				return v.class
-			}
-			return b(m)
-		}
+	case opConstant, opChoose, opLet:
+		v := compileValue(t)
+		return func(m *machine) class { return v(m).class }
 	case opNot:
 		a := compileCondition(t.args[0])
 		return func(m *machine) class {

@@ -2,6 +2,7 @@ package exprfilter
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 )
@@ -53,8 +54,8 @@ func (t *table) nodes(yield func(*node) bool) {
 			return
 		}
 	}
-	for _, n := range t.intervals.nodes {
-		if !yield(n) {
+	for i := range t.intervals {
+		if !yield(t.intervals[i].node) {
 			return
 		}
 	}
@@ -95,14 +96,14 @@ type entry struct {
 }
 
 func newEntry(rule int, condition *term) entry {
+	rest := []*term{condition}
 	if condition.op == opAnd {
-		rest := condition.args
-		if len(rest) > maxJoined {
-			rest = append(slices.Clone(rest[:maxJoined]), &term{op: opAnd, args: rest[maxJoined:]})
-		}
-		return entry{rule: rule, rest: rest, single: true}
+		rest = condition.args
 	}
-	return entry{rule: rule, rest: []*term{condition}, single: true}
+	if len(rest) > maxJoined {
+		rest = append(slices.Clone(rest[:maxJoined]), &term{op: opAnd, args: rest[maxJoined:]})
+	}
+	return entry{rule: rule, rest: rest, single: true}
 }
 
 // A builder builds an index.
@@ -125,7 +126,7 @@ func newBuilder(programs ...*program) *builder {
 
 // build makes a node of entries, whose attributes so far are used.
 func (b *builder) build(entries []entry, used []*attribute) *node {
-	n := &node{}
+	n := &node{isLeaf: len(entries) <= maxLeaf}
 	byAttribute := make(map[*attribute]*tableBuilder)
 	tableOf := func(a *attribute) *tableBuilder {
 		t := byAttribute[a]
@@ -135,15 +136,13 @@ func (b *builder) build(entries []entry, used []*attribute) *node {
 		}
 		return t
 	}
-	isLeaf := len(entries) <= maxLeaf
-	n.isLeaf = isLeaf
 	for _, e := range entries {
 		if len(e.rest) == 0 {
 			n.certain = append(n.certain, e.rule)
 			continue
 		}
 		var certain []atom
-		if (len(used) == 0 || !isLeaf) && (e.grouped || e.single) {
+		if (len(used) == 0 || !n.isLeaf) && (e.grouped || e.single) {
 			certain = b.certain(e.rest[0])
 		}
 		if !e.grouped {
@@ -153,7 +152,7 @@ func (b *builder) build(entries []entry, used []*attribute) *node {
 			}
 			e.grouped = len(certain) > 0
 		}
-		if isLeaf {
+		if n.isLeaf {
 			n.leaf = append(n.leaf, e.rule)
 			continue
 		}
@@ -169,20 +168,19 @@ func (b *builder) build(entries []entry, used []*attribute) *node {
 			tableOf(a.attribute).add(a.set, p.unknown)
 		}
 	}
-	for _, t := range byAttribute {
-		n.tables = append(n.tables, t.table)
-	}
-	slices.SortFunc(n.tables, func(x, y *table) int { return cmp.Compare(x.attribute.number, y.attribute.number) })
-	tables := n.tables[:0]
-	for _, t := range n.tables {
-		b.finish(byAttribute[t.attribute], append(used[:len(used):len(used)], t.attribute))
-		if c, ok := t.check(); ok {
+	builders := slices.SortedFunc(maps.Values(byAttribute), func(x, y *tableBuilder) int {
+		return cmp.Compare(x.table.attribute.number, y.table.attribute.number)
+	})
+	var tables []*table
+	for _, t := range builders {
+		b.finish(t, append(used[:len(used):len(used)], t.table.attribute))
+		if c, ok := t.table.check(); ok {
 			n.checks = append(n.checks, c)
 		} else {
-			tables = append(tables, t)
+			tables = append(tables, t.table)
 		}
 	}
-	n.tables = slices.Clip(hang(tables))
+	n.tables = hang(tables)
 	return n
 }
 
@@ -190,22 +188,25 @@ func (b *builder) build(entries []entry, used []*attribute) *node {
 // those of places below, where there are any: what can't be read there tells
 // as much.
 func hang(tables []*table) []*table {
-	return slices.DeleteFunc(tables, func(t *table) bool {
-		notObject := everything &^ setOf(classObject)
-		if t.attribute.place == nil || len(t.failing) != 1 || t.failing[0].classes != notObject {
-			return false
+	var rest []*table
+	for _, t := range tables {
+		below := slices.IndexFunc(tables, func(o *table) bool {
+			return t.attribute.place != nil && o.attribute.place != nil && o.attribute.place.parent == t.attribute.place
+		})
+		if below < 0 || !t.onlyFailsWithoutObject() {
+			rest = append(rest, t)
+			continue
 		}
-		for range t.nodes {
-			return false
-		}
-		for _, below := range tables {
-			if below != nil && below.attribute.place != nil && below.attribute.place.parent == t.attribute.place {
-				below.above = t
-				return true
-			}
-		}
+		tables[below].above = t
+	}
+	return rest
+}
+
+func (t *table) onlyFailsWithoutObject() bool {
+	for range t.nodes {
 		return false
-	})
+	}
+	return len(t.failing) == 1 && t.failing[0].classes == everything&^setOf(classObject)
 }
 
 // check returns what the table of a condition comes to that leads on only where
@@ -230,7 +231,7 @@ func (t *table) check() (check, bool) {
 	return c, true
 }
 
-// postings are where an entry is found.
+// posted is where an entry is found.
 type posted struct {
 	yes     []atom
 	known   entry // for what is found there
@@ -246,17 +247,17 @@ func (b *builder) post(e entry, certain []atom, used []*attribute) (posted, bool
 		}
 	}
 	b.preferred = nil
+	var yes cover
 	best, bestCost := -1, math.Inf(1)
 	for i, c := range e.rest {
-		yes := b.covers(c).yes
-		if usable(yes, used) && yes.cost(nil) < bestCost {
-			best, bestCost = i, yes.cost(nil)
+		covered := b.covers(c).yes
+		if cost := covered.cost(nil); usable(covered, used) && cost < bestCost {
+			best, bestCost, yes = i, cost, covered
 		}
 	}
 	if best < 0 {
 		return b.postUnknown(e, certain, used)
 	}
-	yes := b.covers(e.rest[best]).yes
 	if len(yes.atoms) == 1 {
 		b.preferred = yes.atoms[0].attribute
 		defer func() { b.preferred = nil }()
@@ -388,7 +389,7 @@ func (b *builder) finish(t *tableBuilder, used []*attribute) {
 			}
 			t.table.numbers[key] = n
 		case interval:
-			t.table.intervals.add(key, n)
+			t.table.intervals = append(t.table.intervals, tableInterval{interval: key, node: n})
 		case prefix:
 			if byLength[len(key)] == nil {
 				byLength[len(key)] = make(map[string]*node)
@@ -405,59 +406,46 @@ func (b *builder) finish(t *tableBuilder, used []*attribute) {
 	slices.SortFunc(t.table.prefixes, func(x, y prefixTable) int { return cmp.Compare(x.length, y.length) })
 }
 
-// intervals finds the intervals that hold a number: they stand by their lower
-// ends, as an implicit balanced tree in which highest[i] is the highest end
-// below i.
-type intervals struct {
-	list    []interval
-	nodes   []*node
-	highest []float64
+// intervals finds the intervals that hold a number. They stand by their lower
+// ends, as an implicit balanced tree.
+type intervals []tableInterval
+
+type tableInterval struct {
+	interval
+	node    *node
+	highest float64 // of the upper ends in the part of the tree below, and its own
 }
 
-func (s *intervals) add(i interval, n *node) {
-	s.list = append(s.list, i)
-	s.nodes = append(s.nodes, n)
+func (s intervals) sort() {
+	slices.SortFunc(s, func(x, y tableInterval) int { return cmp.Compare(x.low, y.low) })
+	s.raise()
 }
 
-func (s *intervals) sort() {
-	order := make([]int, len(s.list))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortFunc(order, func(x, y int) int { return cmp.Compare(s.list[x].low, s.list[y].low) })
-	list, nodes := make([]interval, len(order)), make([]*node, len(order))
-	for i, from := range order {
-		list[i], nodes[i] = s.list[from], s.nodes[from]
-	}
-	s.list, s.nodes, s.highest = list, nodes, make([]float64, len(order))
-	s.raise(0, len(order))
-}
-
-// raise fills in highest for list[from:to], and returns it.
-func (s *intervals) raise(from, to int) float64 {
-	if from >= to {
+// raise fills in highest, and returns that of the whole.
+func (s intervals) raise() float64 {
+	if len(s) == 0 {
 		return math.Inf(-1)
 	}
-	middle := int(uint(from+to) / 2)
-	s.highest[middle] = max(s.list[middle].high, s.raise(from, middle), s.raise(middle+1, to))
-	return s.highest[middle]
+	middle := len(s) / 2
+	s[middle].highest = max(s[middle].high, s[:middle].raise(), s[middle+1:].raise())
+	return s[middle].highest
 }
 
-// visit calls do with the node of every interval in list[from:to] that holds x.
-func (s *intervals) visit(x float64, from, to int, m *setMatcher) {
-	for from < to {
-		middle := int(uint(from+to) / 2)
-		if s.highest[middle] < x {
+// visit makes m visit the node of every interval that holds x.
+func (s intervals) visit(x float64, m *setMatcher) {
+	for len(s) > 0 {
+		middle := len(s) / 2
+		i := &s[middle]
+		if i.highest < x {
 			return
 		}
-		s.visit(x, from, middle, m)
-		i := &s.list[middle]
+		s[:middle].visit(x, m)
 		if x < i.low {
 			return
 		}
 		if i.contains(x) {
-			m.visit(s.nodes[middle])
+			m.visit(i.node)
 		}
-		from = middle + 1
+		s = s[middle+1:]
 	}
 }

@@ -307,8 +307,8 @@ func (m *setMatcher) search(t *table) {
 		if n := t.numbers[v.number]; n != nil {
 			m.visit(n)
 		}
-		if len(t.intervals.list) > 0 && v.number == v.number {
-			t.intervals.visit(v.number, 0, len(t.intervals.list), m)
+		if v.number == v.number { // NaN is in no interval
+			t.intervals.visit(v.number, m)
 		}
 	case classUnknown:
 		for n := range t.nodes {
