@@ -18,7 +18,7 @@ const (
 	// answerTimeout is how long a command may go unanswered although other
 	// messages arrive.
 	answerTimeout = 15 * time.Second
-	// freshness is the pause between PINGs while messages arrive.
+	// freshness is the pause between probes while messages arrive.
 	freshness = 250 * time.Millisecond
 	// lastCall is how long the reader has, after a drain has timed out, to
 	// count what Redis has sent and nobody will handle.
@@ -33,8 +33,9 @@ const (
 // may have waited in the socket while the reader or the handler was behind,
 // and Redis may have cut the connection for that reason long ago. The answer to
 // a command proves that the server lived when the command was sent. So a gap
-// begins there, and there is a PING now and then even while messages arrive.
+// begins there, and there is a probe now and then even while messages arrive.
 type connection struct {
+	prober
 	source    *Source
 	begin     time.Time
 	transport transport
@@ -44,12 +45,11 @@ type connection struct {
 
 	// Durations since begin, so that a step of the wall clock does no harm.
 	seen   atomic.Int64 // when something was last read
-	probed atomic.Int64 // when the last PING was sent
-	proven atomic.Int64 // when the last PING that was answered was sent
+	proven atomic.Int64 // when the last probe that came back, or PING that was answered, was sent
 	waited atomic.Int64 // when the handler last returned
 
 	busy     atomic.Bool // the handler is at work, so that nothing is read
-	stirred  atomic.Bool // messages arrive, and the last PING is a while ago
+	stirred  atomic.Bool // messages arrive, and the last probe is a while ago
 	restored atomic.Bool // all subscriptions have been answered once
 }
 
@@ -80,6 +80,12 @@ func (c *connection) run(ctx, bound context.Context, readers chan<- *connection)
 	s.ledger.connect(now)
 	for _, at := range []*atomic.Int64{&c.seen, &c.probed, &c.proven} {
 		at.Store(c.since(now))
+	}
+	if c.channel != "" {
+		if err := c.send(s.ledger.ask(subscription{name: c.channel}, now)); err != nil {
+			_ = c.transport.close() // the other error matters
+			return fmt.Errorf("%s: %w", kindSubscribe, err)
+		}
 	}
 	readers <- c
 	reading := true
@@ -115,11 +121,8 @@ func (c *connection) run(ctx, bound context.Context, readers chan<- *connection)
 			return err
 		}
 		if probe {
-			c.probed.Store(c.since(now))
-			c.stirred.Store(false)
-			s.ledger.ping(now)
-			if err := c.transport.send("PING"); err != nil {
-				return fmt.Errorf("ping: %w", err)
+			if err := c.probe(now); err != nil {
+				return err
 			}
 			continue
 		}
@@ -135,6 +138,10 @@ func (c *connection) run(ctx, bound context.Context, readers chan<- *connection)
 			err = fmt.Errorf("the drain timed out after %v", s.options.DrainTimeout)
 		case err = <-c.ended:
 			reading = false
+		case failure := <-c.published:
+			err = c.follow(failure)
+		case <-c.late:
+			err = c.follow(context.DeadlineExceeded)
 		case <-s.poke:
 		case <-timer.C:
 		}
@@ -171,7 +178,7 @@ func (c *connection) send(command command) error {
 	return c.transport.send(strings.ToUpper(command.kind), names...)
 }
 
-// examine says whether a PING is due, or else how long nothing is, or that the
+// examine says whether a probe is due, or else how long nothing is, or that the
 // server is silent for too long.
 func (c *connection) examine(now time.Time) (probe bool, wait time.Duration, err error) {
 	interval := c.source.options.ProbeInterval
@@ -181,6 +188,9 @@ func (c *connection) examine(now time.Time) (probe bool, wait time.Duration, err
 	}
 	oldest, open := c.source.ledger.oldest()
 	if !open {
+		if wait, err := c.awaited(now); wait > 0 || err != nil {
+			return false, wait, err
+		}
 		due := seen.Add(interval)
 		return c.stirred.Load() || !now.Before(due), due.Sub(now), nil
 	}
@@ -217,11 +227,15 @@ func (c *connection) read(handling context.Context, h filterd.Handler, b *batch,
 		now := time.Now()
 		since := c.since(now)
 		c.seen.Store(since)
+		hidden := false
 		for {
 			ok, err := c.transport.next(&f)
 			switch {
 			case !ok || f.Kind != resp.Message:
 				c.handle(handling, h, b)
+			case c.hides(&f):
+				hidden = true
+				continue
 			case handling.Err() != nil:
 				lost.add(&f, now)
 				continue
@@ -245,7 +259,9 @@ func (c *connection) read(handling context.Context, h filterd.Handler, b *batch,
 				return err
 			}
 		}
-		if since-c.probed.Load() > int64(freshness) && !c.stirred.Load() {
+		// Not for what comes with a probe: two sources that hear each other's
+		// would never rest.
+		if !hidden && since-c.probed.Load() > int64(freshness) && !c.stirred.Load() {
 			c.stirred.Store(true)
 			c.source.wake()
 		}
@@ -302,6 +318,9 @@ func (c *connection) take(f *resp.Frame, now time.Time, h filterd.Handler) (end 
 		if err != nil {
 			return false, err
 		}
+		if c.channel != "" && string(f.Channel) == c.channel {
+			c.listening.Store(true)
+		}
 		if again {
 			logger.Info("redis no longer refuses a subscription", "channel", string(f.Channel))
 		}
@@ -313,10 +332,7 @@ func (c *connection) take(f *resp.Frame, now time.Time, h filterd.Handler) (end 
 		if err != nil {
 			return false, err
 		}
-		c.proven.Store(c.since(sent))
-		if c.stirred.Load() {
-			c.source.wake()
-		}
+		c.pong(sent, now)
 	case resp.Error:
 		refusal, err := ledger.refuse(replyError(f.Payload), now)
 		if err != nil {
@@ -341,7 +357,11 @@ func (c *connection) settle(now time.Time, h filterd.Handler) {
 	}
 	logger := c.source.logger
 	if !c.restored.Swap(true) {
-		logger.Info("connected to redis", "address", address(c.source.rdb))
+		by := "PING"
+		if c.listening.Load() {
+			by = "PUBLISH"
+		}
+		logger.Info("connected to redis", "address", address(c.source.rdb), "probed_by", by)
 		c.source.wake() // for failFast
 	}
 	for _, ending := range endings {

@@ -14,6 +14,9 @@ func TestExamine(t *testing.T) {
 		open              *command
 		stirred, busy     bool
 
+		publishing                bool
+		expected, arrived, ponged time.Duration // milliseconds
+
 		probe bool
 		wait  time.Duration // milliseconds
 		err   string
@@ -29,6 +32,16 @@ func TestExamine(t *testing.T) {
 		"never an answer but messages": {now: 15000, seen: 15000, open: &command{kind: kindPing, sent: begin}, err: "no answer to PING within 15s"},
 		"busy handler":                 {now: 20000, seen: 1000, busy: true, open: &command{kind: kindPing, sent: begin}, wait: 1000},
 		"handler was busy":             {now: 20000, seen: 1000, waited: 19900, open: &command{kind: kindPing, sent: begin}, wait: 900},
+		// A probe is under way: nothing else is due.
+		"the PUBLISH is not answered":  {now: 1200, seen: 100, stirred: true, publishing: true, wait: 1000},
+		"the probe is awaited":         {now: 1600, seen: 1550, stirred: true, expected: 1100, ponged: 1105, wait: 500},
+		"the probe came":               {now: 1600, seen: 1550, expected: 1100, arrived: 1100, ponged: 1105, wait: 950},
+		"the probe doesn't come":       {now: 2100, seen: 2099, expected: 1100, ponged: 1105, err: "a probe that was published did not arrive within 1s: others may publish to another server"},
+		"an earlier one came":          {now: 2100, seen: 2099, expected: 1100, arrived: 100, ponged: 1105, err: "a probe that was published did not arrive within 1s: others may publish to another server"},
+		"the reader was behind":        {now: 2100, seen: 2099, expected: 1100, ponged: 2000, wait: 400},
+		"it may wait in the socket":    {now: 2100, seen: 2099, busy: true, expected: 1100, ponged: 1105, wait: 125},
+		"the PING that follows waits":  {now: 1600, seen: 1550, expected: 1100, open: &command{kind: kindPing, sent: at(1100)}, wait: 950},
+		"the PING that follows is due": {now: 2600, seen: 1550, expected: 1100, open: &command{kind: kindPing, sent: at(1100)}, err: "no answer to PING within 1s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := NewSource(nil, SourceOptions{ProbeInterval: interval})
@@ -37,6 +50,12 @@ func TestExamine(t *testing.T) {
 			c.waited.Store(int64(test.waited * time.Millisecond))
 			c.stirred.Store(test.stirred)
 			c.busy.Store(test.busy)
+			c.expected.Store(int64(test.expected * time.Millisecond))
+			c.arrived.Store(int64(test.arrived * time.Millisecond))
+			c.ponged.Store(int64(test.ponged * time.Millisecond))
+			if test.publishing {
+				c.published = make(chan error)
+			}
 			if test.open != nil {
 				s.ledger.open = []command{*test.open}
 			}

@@ -44,6 +44,10 @@ func scriptedWith(t *testing.T, on string, misbehave func(conn net.Conn, command
 			case "ping":
 				_, err = io.WriteString(conn, "+PONG\r\n")
 			case "subscribe", "unsubscribe":
+				if strings.HasPrefix(command[1], reserved) {
+					_, err = io.WriteString(conn, "-NOPERM no probes here\r\n")
+					break
+				}
 				for i, channel := range command[1:] {
 					_, err = fmt.Fprintf(conn, "*3\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n:%d\r\n", len(name), name, len(channel), channel, i)
 				}

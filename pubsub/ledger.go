@@ -208,6 +208,17 @@ func (l *ledger) ping(now time.Time) {
 	l.open = append(l.open, command{kind: kindPing, sent: now})
 }
 
+// ask notes a SUBSCRIBE that is about to be sent, for what nobody else wants:
+// it may be refused, and no gap tells of it.
+func (l *ledger) ask(sub subscription, now time.Time) command {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := command{kind: kindSubscribe, subs: []subscription{sub}, sent: now}
+	l.open = append(l.open, c)
+	l.pending++
+	return c
+}
+
 // plan returns the commands that lead from what the connection was asked for
 // to what is wanted. They are noted as sent.
 func (l *ledger) plan(now time.Time) []command {

@@ -31,8 +31,11 @@ const (
 // SourceOptions are a source's. The zero value of a field is its default.
 type SourceOptions struct {
 	// ProbeInterval is how long a connection may be silent before it is
-	// probed with a PING, and how long that may go unanswered. So a peer that
-	// went silent is noticed within two intervals. Default
+	// probed, and how long that may go unanswered. So a peer that went silent,
+	// or that nobody publishes to any more, is noticed within two intervals.
+	// A probe is published through the client on a channel of the source's
+	// own, whose name begins with __filterd:, and followed by a PING; where
+	// Redis' ACL refuses that, it is the PING alone. Default
 	// DefaultProbeInterval.
 	ProbeInterval time.Duration
 	// DrainTimeout is how long Redis and the handler have, after Run's context
@@ -63,6 +66,9 @@ type SourceOptions struct {
 // the handler falls behind, the backlog grows in the sockets and in Redis, which
 // in the end cuts the connection (client-output-buffer-limit pubsub). That, too,
 // is a gap.
+//
+// Channels whose names begin with __filterd: are the probes' own: no glob
+// delivers what is published there.
 //
 // The methods are safe for concurrent use, but Run must not run twice at a
 // time.
@@ -195,7 +201,7 @@ func (s *Source) control(ctx, bound context.Context, readers chan<- *connection)
 	s.ledger.reset()
 	failFast := s.options.FailFast
 	for {
-		c := &connection{source: s, begin: time.Now(), ended: make(chan error, 1), failFast: failFast}
+		c := &connection{source: s, prober: newProber(s.rdb), begin: time.Now(), ended: make(chan error, 1), failFast: failFast}
 		err := c.run(ctx, bound, readers)
 		s.ledger.disconnect(c.lastAlive(time.Now()), cmp.Or(err, context.Cause(ctx)))
 		if ctx.Err() != nil {
