@@ -181,6 +181,9 @@ func describe(c *Config) string {
 	for _, r := range c.Rules {
 		fmt.Fprintf(&b, "rule %s: from %q, when %v, allow %q, on_error %q, dead_letter %q, overflow %q, loop %v\n",
 			r.Name, r.From, r.When, r.Allow, r.OnError, r.DeadLetter, r.Overflow, r.LoopAllowed)
+		if r.OnGap {
+			fmt.Fprintln(&b, "  on gap")
+		}
 		for _, m := range r.Set {
 			fmt.Fprintf(&b, "  set %q: %v %s\n", m.Name, m.Value, m.Constant)
 		}

@@ -124,6 +124,9 @@ func (l *loader) rule(key string, e entry) {
 		value, _ := l.oneOf(key, n, overflows...)
 		r.Overflow = engine.Overflow(value)
 	}
+	if key, n := s.get("on_gap"); n != nil {
+		r.OnGap, _ = l.boolean(key, n)
+	}
 	if key, n := s.get("loop"); n != nil {
 		_, r.LoopAllowed = l.oneOf(key, n, loops...)
 	}

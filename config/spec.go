@@ -71,6 +71,7 @@ type ruleSpec struct {
 	OnError    onError    `json:"on_error,omitempty" default:"drop" jsonschema_description:"What happens to a message that the rule fails on; it is counted in any case. pass: it goes on as it came in. halt: the daemon stops."`
 	DeadLetter word       `json:"dead_letter,omitempty" jsonschema_description:"The channel for on_error: dead_letter."`
 	Overflow   overflow   `json:"overflow,omitempty" default:"drop_oldest" jsonschema_description:"Which message gives way when a callback's queue is full; each is counted."`
+	OnGap      boolean    `json:"on_gap,omitempty" default:"false" jsonschema_description:"Whether the rule's targets, but for ${expression}, also get an event of type io.filterd.gap.v1 for every span in which messages of the rule's channels may have been missed. when, wasm and set are not asked."`
 	Loop       loop       `json:"loop,omitempty" jsonschema_description:"allowed turns the error that messages may come back to the rule into a warning. The rule then takes events only, and each may pass 8 times."`
 	Tests      []testSpec `json:"tests,omitempty" jsonschema_description:"What the rule does with example messages; filterd test runs them."`
 }

@@ -410,15 +410,29 @@ func (h *handler) Messages(ctx context.Context, batch []*filterd.Message) {
 		return
 	}
 	defer g.release()
-	if h.worker == nil || h.worker.generation != g {
-		h.worker = g.newWorker()
-	}
-	_ = h.worker.run(batch, false) // counted and logged there
-	h.worker.flush(ctx)
+	w := h.workerOf(g)
+	_ = w.run(batch, false) // counted and logged there
+	w.flush(ctx)
 }
 
 // Gap implements [filterd.Handler].
 func (h *handler) Gap(gap filterd.Gap) {
 	h.engine.counters.gaps.Add(1)
 	h.engine.counters.gapTime.Add(int64(gap.Length()))
+	g := h.engine.acquire()
+	if g == nil {
+		return
+	}
+	defer g.release()
+	ctx, cancel := context.WithTimeout(h.engine.lifetime, h.engine.config.DrainTimeout)
+	defer cancel()
+	h.workerOf(g).tellOfGap(ctx, &gap)
+}
+
+// workerOf returns the handler's worker under a generation.
+func (h *handler) workerOf(g *generation) *worker {
+	if h.worker == nil || h.worker.generation != g {
+		h.worker = g.newWorker()
+	}
+	return h.worker
 }

@@ -51,6 +51,10 @@ type Rule struct {
 	// Overflow says what gives way when a queue is full: that of a slow target,
 	// or of Stage. Default OverflowDropOldest.
 	Overflow Overflow
+	// OnGap asks for an event of type GapType for every gap of what the rule
+	// takes messages from: see [GapEvent]. It goes to the rule's targets, but
+	// for computed ones, as it is: When, Stage and Set are for messages.
+	OnGap bool
 	// LoopAllowed turns an error about a cycle through this rule into a
 	// warning. The rule then takes events only, and counts their hops.
 	LoopAllowed bool

@@ -69,6 +69,7 @@ type RuleStats struct {
 	Panics      uint64 // of those undelivered, callbacks that panicked
 	Dropped     uint64 // messages that gave way in a full queue, or at the end of a drain
 	Stuck       uint64 // calls of a callback that took more than 10 s, or still do
+	Gaps        uint64 // gaps that a rule with OnGap was told of; their events count as delivered, or not, as messages do
 	Queued      int    // messages that wait for a callback, the log or the Stage, or are in its hands
 }
 
@@ -136,7 +137,7 @@ type channelCounters struct {
 }
 
 type ruleCounters struct {
-	matched, filtered, errors, delivered, noReceivers, undelivered, panics, stuck, dropped atomic.Uint64
+	matched, filtered, errors, delivered, noReceivers, undelivered, panics, stuck, dropped, gaps atomic.Uint64
 
 	failures lograte.Limiter
 }
@@ -218,6 +219,7 @@ func (c *counters) snapshot() Stats {
 			Panics:      r.panics.Load(),
 			Stuck:       r.stuck.Load(),
 			Dropped:     r.dropped.Load(),
+			Gaps:        r.gaps.Load(),
 		}
 	}
 	return s

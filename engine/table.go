@@ -29,7 +29,7 @@ type Definition struct {
 // A RuleError is one fault of a rule.
 type RuleError struct {
 	Rule  string // the rule's name
-	Field string // "name", "from", "when", "set", "to", "allow", "on_error", "dead_letter", "overflow" or "loop"
+	Field string // "name", "from", "when", "set", "to", "allow", "on_error", "dead_letter", "overflow", "on_gap" or "loop"
 	Index int    // the faulty element, where the field is a list
 	Err   error
 }
@@ -49,6 +49,7 @@ type Table struct {
 	globs       []*filterd.Glob // every glob, in the order of their texts
 	byName      map[string][]*rule
 	byGlob      map[*filterd.Glob][]*rule
+	onGap       []*rule // those with OnGap
 	warnings    []*RuleError
 	mu          sync.RWMutex // guards routes and programs
 	routes      map[routeKey]*route
@@ -111,6 +112,9 @@ func Compile(d Definition) (*Table, error) {
 			t.byGlob[globs[from]] = append(t.byGlob[globs[from]], r)
 		}
 		t.rules = append(t.rules, r)
+		if r.OnGap {
+			t.onGap = append(t.onGap, r)
+		}
 	}
 	t.crowds = findCrowds(t.rules)
 	t.names = slices.Sorted(maps.Keys(t.byName))
@@ -250,7 +254,7 @@ func (r *rule) check(d Definition) []*RuleError {
 	if r.Overflow != OverflowDropOldest && r.Overflow != OverflowDropNewest {
 		fail("overflow", 0, "unknown policy %q: want drop_oldest or drop_newest", r.Overflow)
 	}
-	return faults
+	return append(faults, r.checkGaps(d)...)
 }
 
 // takesBytes reports whether messages of a channel, or of a channel that a

@@ -1,0 +1,102 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/filterd/filterd"
+)
+
+// GapType is the type of the events that tell rules with OnGap of gaps.
+const GapType = "io.filterd.gap.v1"
+
+// A GapEvent is the data of an event that tells a rule of a gap.
+type GapEvent struct {
+	// Channels are those of the rule's From entries that the gap is of.
+	Channels []string  `json:"channels"`
+	From     time.Time `json:"from"`
+	To       time.Time `json:"to"`
+	// Length is the time between, in seconds.
+	Length float64 `json:"length"`
+	Reason string  `json:"reason"`
+}
+
+// gapEvent returns the message that tells of a gap of channels.
+func gapEvent(gap *filterd.Gap, channels []string) *filterd.Message {
+	data, err := json.Marshal(GapEvent{
+		Channels: channels, From: gap.From.UTC(), To: gap.To.UTC(), Length: gap.Length().Seconds(), Reason: gap.Reason,
+	})
+	if err != nil {
+		panic(err) // strings, times and numbers marshal
+	}
+	now := time.Now()
+	event := filterd.Event{
+		ID: filterd.NewID(now), Source: "filterd", Type: GapType, DataContentType: "application/json", Time: gap.To.UTC(), Data: data,
+	}
+	return &filterd.Message{Channel: channels[0], Payload: event.AppendJSON(nil), Received: now}
+}
+
+// checkGaps reports the targets of a rule with OnGap that could never get an
+// event of a gap.
+func (r *rule) checkGaps(d Definition) []*RuleError {
+	if !r.OnGap {
+		return nil
+	}
+	var faults []*RuleError
+	sample, able := gapEvent(&filterd.Gap{Reason: "sample"}, []string{"sample"}), false
+	for i, to := range r.To {
+		if able = able || to.Computed == nil; to.Channel == "" || filterd.IsGlob(to.Channel) {
+			continue
+		}
+		if contract := d.Registry.Lookup(to.Channel); contract.Channel == "" {
+			continue
+		}
+		err := d.Registry.CheckWhole(&filterd.Message{Channel: to.Channel, Payload: sample.Payload})
+		if invalid, ok := errors.AsType[*filterd.ValidationError](err); ok {
+			faults = append(faults, r.fault("to", i, "the contract of %s refuses the events of on_gap: %s (a rule of its own, with when: false, can send them elsewhere)", to.Channel, invalid.Failures[0].Detail))
+		}
+	}
+	if !able && len(r.To) > 0 {
+		faults = append(faults, r.fault("on_gap", 0, "the events of gaps go to no ${…} target: add a channel, a callback or the log to the rule's targets"))
+	}
+	return faults
+}
+
+// tellOfGap sends an event to the targets of every rule that asks for the gaps
+// of what it takes messages from. Only computed targets get none: they are
+// computed from messages of the rule's channels.
+func (w *worker) tellOfGap(ctx context.Context, gap *filterd.Gap) {
+	if len(w.table.onGap) == 0 {
+		return
+	}
+	silent := make(map[string]bool, len(gap.Channels))
+	for _, channel := range gap.Channels {
+		silent[channel] = true
+	}
+	for _, r := range w.table.onGap {
+		channels := slices.DeleteFunc(slices.Clone(r.From), func(from string) bool { return !silent[from] })
+		if len(channels) == 0 {
+			continue
+		}
+		w.rules[r.number].gaps.Add(1)
+		m := gapEvent(gap, channels)
+		for _, to := range r.To {
+			output := Output{Rule: r.Name, Channel: to.Channel, Callback: to.Callback, Log: to.Log, Payload: m.Payload, rule: r, message: m}
+			if to.Computed != nil {
+				continue
+			}
+			if to.Channel != "" {
+				if err := w.processor.checkTarget(to.Channel, m); err != nil {
+					w.ruleError(r, m, fmt.Errorf("on_gap: %w", err))
+					continue
+				}
+			}
+			w.send(output)
+		}
+	}
+	w.flush(ctx)
+}
