@@ -105,6 +105,9 @@ func (l *loader) contract(key, name string, e entry) filterd.Contract {
 	}
 	if key, n := s.get("max_size"); n != nil {
 		c.MaxSize = l.byteSize(key, n)
+		if c.MaxSize > l.config.MaxMessage {
+			l.fail(key, n, "raise redis.max_message, or lower this", "messages of this size are not read: redis.max_message is %s", sizeText(l.config.MaxMessage))
+		}
 	}
 	if target := l.optionalText(s, "dead_letter"); filterd.IsGlob(target) {
 		key, n := s.get("dead_letter")
@@ -202,6 +205,17 @@ func (l *loader) validation(key string, n *node, c *filterd.Contract) {
 	c.Validate, c.SampleRate = filterd.ValidateSample, rate
 }
 
+// sizeText writes a size as a file has it.
+func sizeText(n int) string {
+	switch {
+	case n%(1<<20) == 0:
+		return fmt.Sprintf("%dMiB", n>>20)
+	case n%(1<<10) == 0:
+		return fmt.Sprintf("%dKiB", n>>10)
+	}
+	return fmt.Sprint(n)
+}
+
 // byteSize reads a size: a number of bytes, or one with a unit.
 func (l *loader) byteSize(key string, n *node) int {
 	value, ok := l.scalar(key, n)
@@ -232,7 +246,7 @@ func (l *loader) byteSize(key string, n *node) int {
 	case unit == 0 || err != nil:
 		l.fail(key, n, "units are B, KiB and MiB", "want a size such as 64KiB")
 	case number < 1 || number > maxMaxSize/unit:
-		l.fail(key, n, "", "want a size from 1 to %s", fmt.Sprintf("%dMiB", maxMaxSize>>20))
+		l.fail(key, n, "", "want a size from 1 to %s", sizeText(maxMaxSize))
 	default:
 		return number * unit
 	}

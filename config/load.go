@@ -24,6 +24,8 @@ type Config struct {
 	// Redis says where Redis is. Paths in it are relative to the working
 	// directory, or absolute.
 	Redis pubsub.Options
+	// MaxMessage is for [pubsub.SourceOptions].
+	MaxMessage int
 	// Registry holds the contracts of the channels.
 	Registry *filterd.Registry
 	// Rules are the rules in the order of the file, and Table is compiled of
@@ -137,7 +139,7 @@ func Parse(name string, src []byte, opts ...Option) (*Config, error) {
 	l := &loader{
 		folder:      ".",
 		environment: os.LookupEnv,
-		config:      &Config{Path: name, identities: make(map[*wasmfilter.Module]string)},
+		config:      &Config{Path: name, MaxMessage: pubsub.DefaultMaxMessage, identities: make(map[*wasmfilter.Module]string)},
 		schemas:     make(map[string]loadedSchema),
 	}
 	for _, option := range opts {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/engine"
+	"github.com/filterd/filterd/pubsub"
 )
 
 // variables is the environment of every test.
@@ -177,6 +178,9 @@ func describe(c *Config) string {
 	for _, c := range c.Registry.Contracts() {
 		fmt.Fprintf(&b, "channel %s: envelope %s, schema %v, validate %s %v, max_size %d, dead_letter %q\n",
 			c.Channel, c.Envelope, c.Schema, c.Validate, c.SampleRate, c.MaxSize, c.DeadLetter)
+	}
+	if c.MaxMessage != pubsub.DefaultMaxMessage {
+		fmt.Fprintf(&b, "messages up to %d\n", c.MaxMessage)
 	}
 	for _, r := range c.Rules {
 		fmt.Fprintf(&b, "rule %s: from %q, when %v, allow %q, on_error %q, dead_letter %q, overflow %q, loop %v\n",

@@ -40,6 +40,14 @@ func (l *loader) redis(key string, n *node) {
 	o.Password = l.password(s, "password")
 	o.SentinelUsername = l.optionalText(s, "sentinel_username")
 	o.SentinelPassword = l.password(s, "sentinel_password")
+	if key, n := s.get("max_message"); n != nil {
+		switch size := l.byteSize(key, n); {
+		case size >= filterd.DefaultMaxSize:
+			l.config.MaxMessage = size
+		case size > 0:
+			l.fail(key, n, "", "want a size from %s to %s: channels have a max_size of %[1]s by default", sizeText(filterd.DefaultMaxSize), sizeText(maxMaxSize))
+		}
+	}
 	if key, n := s.get("tls"); n != nil {
 		o.TLS = l.tls(key, n)
 	}

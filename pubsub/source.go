@@ -42,9 +42,9 @@ type SourceOptions struct {
 	// has ended, for what had been published by then. Default
 	// DefaultDrainTimeout.
 	DrainTimeout time.Duration
-	// MaxMessage is how large a message may be, with its channel's name, in
-	// bytes. A larger one is not read into memory: it is reported as a gap of
-	// no length. Default DefaultMaxMessage.
+	// MaxMessage is how large a message may be, in bytes. A larger one is not
+	// read into memory: it is reported as a gap of no length. Default
+	// DefaultMaxMessage.
 	MaxMessage int
 	// FailFast makes Run return the error when Redis can't be reached at
 	// first, or refuses one of the first subscriptions. Default: Run goes on

@@ -24,15 +24,20 @@ type transport interface {
 	close() error
 }
 
-// connect opens a transport and sends a PING. A client of one server, or of a
-// Sentinel's master, lends what it takes to dial; others are read through.
-func connect(ctx context.Context, rdb redis.UniversalClient, limit int) (transport, error) {
+// besides is what a frame may have beside a message of the largest size, names
+// above all, in bytes.
+const besides = 64 << 10
+
+// connect opens a transport for messages of at most maxMessage bytes and sends
+// a PING. A client of one server, or of a Sentinel's master, lends what it takes
+// to dial; others are read through.
+func connect(ctx context.Context, rdb redis.UniversalClient, maxMessage int) (transport, error) {
 	if c, ok := rdb.(*redis.Client); ok {
 		w, err := dial(ctx, c)
 		if err != nil {
 			return nil, err
 		}
-		w.Reader = resp.NewReader(w.conn, readBuffer, limit)
+		w.Reader = resp.NewReader(w.conn, readBuffer, maxMessage+besides)
 		return w, w.send("PING")
 	}
 	r := newRelayed(rdb.Subscribe(ctx)) // without channels: it doesn't connect yet

@@ -127,10 +127,11 @@ func runRules(c *cli.Context) error {
 			names, globs := reloads.config.Load().Table.Subscriptions()
 			logger.Info("ready", "channels", names, "patterns", globs)
 		},
+		MaxMessage:   loaded.MaxMessage,
 		DrainTimeout: c.Duration("drain") / 2,
 	})
 	logger.Info("starting", "version", version(), "config", loaded.Path, "rules", len(loaded.Rules))
-	reloads.engine = eng
+	reloads.engine, reloads.maxMessage = eng, loaded.MaxMessage
 	if embedded == nil {
 		reloads.connected = &loaded.Redis
 	}

@@ -31,6 +31,8 @@ type reloader struct {
 	logger    *slog.Logger
 	connected *pubsub.Options // nil: the config does not say where Redis is
 
+	maxMessage int // of the source
+
 	config  atomic.Pointer[config.Config] // that the engine runs
 	files   []config.File                 // that were read, or tried, last
 	refused string                        // what the last attempt failed on; empty if it didn't
@@ -83,7 +85,7 @@ func (r *reloader) reload(ctx context.Context, asked bool) {
 			r.logger.Warn("suspicious", attributes(warning)...)
 		}
 	}
-	if r.connected != nil && !reflect.DeepEqual(*r.connected, next.Redis) {
+	if next.MaxMessage != r.maxMessage || r.connected != nil && !reflect.DeepEqual(*r.connected, next.Redis) {
 		r.logger.Warn("the section redis has changed: the connection stays as it is until filterd is started again")
 	}
 }

@@ -278,7 +278,11 @@ func TestReloadRefuses(t *testing.T) {
 
 	d.replace("filterd.yaml", strings.Replace(file("schemas/in.json", "v3"), "REDIS_URL}", "REDIS_URL}/3", 1))
 	d.becomes("v3", "v2")
-	d.waitFor("the section redis has changed: the connection stays as it is until filterd is started again", 1, "")
+	const stays = "the section redis has changed: the connection stays as it is until filterd is started again"
+	d.waitFor(stays, 1, "")
+	d.replace("filterd.yaml", strings.Replace(file("schemas/in.json", "v4"), "REDIS_URL}\"", "REDIS_URL}\", max_message: 65MiB", 1))
+	d.becomes("v4", "v3")
+	d.waitFor(stays, 2, "")
 }
 
 // A module's file is taken only if it compiles and the tests of its rules pass.

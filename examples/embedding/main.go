@@ -48,7 +48,7 @@ func run(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	source := pubsub.NewSource(rdb, pubsub.SourceOptions{})
+	source := pubsub.NewSource(rdb, pubsub.SourceOptions{MaxMessage: loaded.MaxMessage})
 	go func() {
 		if source.WaitReady(ctx) == nil {
 			fmt.Println("listening")
