@@ -57,6 +57,8 @@ type Contract struct {
 	// DeadLetter is the channel where messages go that break the contract.
 	// Default: they are counted and dropped.
 	DeadLetter string
+	// DeadLetterStream says that DeadLetter is a stream.
+	DeadLetterStream bool
 }
 
 // A Registry holds the contracts of all channels of a program. It is
@@ -131,7 +133,7 @@ func (c *Contract) complete() error {
 	if c.MaxSize < 0 {
 		errs = append(errs, fmt.Errorf("maximum size %d: want more than 0 bytes", c.MaxSize))
 	}
-	if IsGlob(c.DeadLetter) {
+	if IsGlob(c.DeadLetter) && !c.DeadLetterStream {
 		errs = append(errs, fmt.Errorf("dead letter %q: want a channel, not a pattern", c.DeadLetter))
 	}
 	return errors.Join(errs...)

@@ -9,6 +9,10 @@ import (
 // ErrInvalid is what every [*ValidationError] matches with [errors.Is].
 var ErrInvalid = errors.New("message breaks its contract")
 
+// ErrTaken is the error of what is not written because another consumer has
+// acknowledged the entry that it was made of.
+var ErrTaken = errors.New("another consumer has taken the entry")
+
 // A Reason classifies why a message broke its contract. There are few of
 // them, so that they can serve as metric labels.
 type Reason string
@@ -19,10 +23,12 @@ const (
 	ReasonMalformed Reason = "malformed" // not JSON where JSON is due
 	ReasonEnvelope  Reason = "envelope"  // not a valid CloudEvents 1.0 event
 	ReasonSchema    Reason = "schema"    // data does not satisfy the JSON Schema
+	ReasonEntry     Reason = "entry"     // a stream's entry that holds no message
+	ReasonPoison    Reason = "poison"    // a stream's entry that was delivered in vain too often
 )
 
 // Reasons lists every Reason.
-var Reasons = [...]Reason{ReasonSize, ReasonMalformed, ReasonEnvelope, ReasonSchema}
+var Reasons = [...]Reason{ReasonSize, ReasonMalformed, ReasonEnvelope, ReasonSchema, ReasonEntry, ReasonPoison}
 
 // A Failure is one thing that is wrong with a message.
 type Failure struct {

@@ -20,7 +20,7 @@ func TestValidationError(t *testing.T) {
 	same(t, "is no event", errors.Is(wrapped, filterd.ErrNoEvent), false)
 	var found *filterd.ValidationError
 	same(t, "as", errors.As(wrapped, &found) && found == err, true)
-	same(t, "reasons", fmt.Sprint(filterd.Reasons), "[size malformed envelope schema]")
+	same(t, "reasons", fmt.Sprint(filterd.Reasons), "[size malformed envelope schema entry poison]")
 }
 
 func TestSourceError(t *testing.T) {

@@ -204,12 +204,13 @@ func (s funcSet) Match(batch []*Message, verdicts []Verdict) []Verdict {
 	return verdicts
 }
 
-// A Source delivers messages: a Redis connection with its subscriptions.
+// A Source delivers messages: a Redis connection with its subscriptions, or a
+// member of consumer groups.
 type Source interface {
-	// Subscribe replaces the set of names and globs that the source listens
-	// to. What was there before and stays is not interrupted. It may be
-	// called before and while Run runs.
-	Subscribe(names, globs []string)
+	// Subscribe replaces what the source takes messages from. What was there
+	// before and stays is not interrupted. It may be called before and while
+	// Run runs.
+	Subscribe(Subscriptions)
 	// Run hands messages to h until ctx ends or the source can't go on. It
 	// calls h from one goroutine, and returns after that call has.
 	Run(ctx context.Context, h Handler) error
@@ -250,10 +251,20 @@ type SinkFunc func(ctx context.Context, batch []Delivery)
 // Deliver implements [Sink].
 func (f SinkFunc) Deliver(ctx context.Context, batch []Delivery) { f(ctx, batch) }
 
-// A Delivery is one payload on its way to one channel.
+// A Delivery is one payload on its way to one channel or stream.
 type Delivery struct {
 	Channel string
 	Payload []byte
+	// Stream says that Channel is a stream.
+	Stream bool
+	// MaxLen is about how many entries the stream keeps; 0 keeps all.
+	MaxLen int64
+	// Entry, if not nil, is the entry that the payload was made of, of which
+	// all that becomes is in the batch, one behind the other. Where it can, a
+	// sink writes that only if the entry is still pending, and acknowledges
+	// it in the same step: then it calls the entry's Acknowledge. If the entry
+	// is not pending any more it does so, too, and Err is [ErrTaken].
+	Entry *Entry
 
 	// Receivers is how many subscribers received it; set by the sink.
 	Receivers int64

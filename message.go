@@ -25,7 +25,8 @@ type Message struct {
 	Channel  string    // the channel, or stream, it was published to
 	Pattern  string    // the glob of the pattern subscription it came through; empty otherwise
 	ID       string    // the stream entry's ID; empty for pub/sub
-	Payload  []byte    // as it was published
+	Payload  []byte    // as it was published; in a stream, the field that holds the message
+	Entry    *Entry    // what it owes its stream; nil for pub/sub, and where nobody waits for it
 	Received time.Time // when it was read; the zero time if nobody read it
 
 	contract   *Contract   // set by Registry.Check
@@ -45,7 +46,7 @@ func (m *Message) Reset(payload []byte) {
 // channel, and bound to the same projection. It leaves m alone.
 func (m *Message) With(payload []byte) *Message {
 	return &Message{
-		Channel: m.Channel, Pattern: m.Pattern, ID: m.ID, Payload: payload, Received: m.Received,
+		Channel: m.Channel, Pattern: m.Pattern, ID: m.ID, Payload: payload, Entry: m.Entry, Received: m.Received,
 		contract: m.contract, projection: m.projection,
 	}
 }
@@ -54,8 +55,8 @@ func (m *Message) With(payload []byte) *Message {
 // contract, its schema included.
 func (m *Message) Checked(c *Contract) bool { return m.checked == c }
 
-// Clone returns a copy that shares no memory with m, for those who keep a
-// message longer than they may borrow it.
+// Clone returns a copy that shares no memory with m but its Entry, for those who
+// keep a message longer than they may borrow it.
 func (m *Message) Clone() *Message {
 	c := m.With(bytes.Clone(m.Payload))
 	c.checked = m.checked

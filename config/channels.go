@@ -109,11 +109,13 @@ func (l *loader) contract(key, name string, e entry) filterd.Contract {
 			l.fail(key, n, "raise redis.max_message, or lower this", "messages of this size are not read: redis.max_message is %s", sizeText(l.config.MaxMessage))
 		}
 	}
-	if target := l.optionalText(s, "dead_letter"); filterd.IsGlob(target) {
-		key, n := s.get("dead_letter")
-		l.fail(key, n, "", "want a channel, not a pattern")
-	} else {
-		c.DeadLetter = target
+	if key, n := s.get("dead_letter"); n != nil {
+		target, stream := l.deadLetter(key, n)
+		if filterd.IsGlob(target) && !stream {
+			l.fail(key, n, "", "want a channel, not a pattern")
+		} else {
+			c.DeadLetter, c.DeadLetterStream = target, stream
+		}
 	}
 	return c
 }

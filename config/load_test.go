@@ -188,10 +188,20 @@ func describe(c *Config) string {
 		if r.OnGap {
 			fmt.Fprintln(&b, "  on gap")
 		}
+		for _, s := range r.Streams {
+			fmt.Fprintf(&b, "  stream %+v\n", s)
+		}
+		if r.DeadLetterStream {
+			fmt.Fprintf(&b, "  dead letters go to a stream\n")
+		}
 		for _, m := range r.Set {
 			fmt.Fprintf(&b, "  set %q: %v %s\n", m.Name, m.Value, m.Constant)
 		}
 		for _, to := range r.To {
+			if to.Stream != "" {
+				fmt.Fprintf(&b, "  to: stream %q, maxlen %d\n", to.Stream, to.MaxLen)
+				continue
+			}
 			fmt.Fprintf(&b, "  to: %q, computed %v, callback %q, log %v\n", to.Channel, to.Computed, to.Callback, to.Log)
 		}
 	}

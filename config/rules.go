@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/engine"
@@ -17,24 +18,32 @@ type ruleNodes struct {
 	key    string
 	name   *node
 	whole  section
-	lists  map[string][]*node // the elements of from, set, to and allow
-	faulty []string           // fields that the rule lacks because they are wrong
+	lists  map[string][]placed // the elements of from, streams, set, to and allow
+	faulty []string            // fields that the rule lacks because they are wrong
+}
+
+// placed is an element of a list, or what stands for one, and its key.
+type placed struct {
+	key  string
+	node *node
 }
 
 // find returns the place of one of the fields of [engine.RuleError].
 func (r *ruleNodes) find(field string, index int) (string, *node) {
 	key, n := r.whole.get(field)
+	if field == "streams" {
+		key, n = r.whole.get("from")
+	}
 	if n == nil {
 		return r.key, r.name
 	}
 	if elements := r.lists[field]; index < len(elements) {
-		if n.kind == listNode {
-			key = element(key, index)
-		}
-		n = elements[index]
+		key, n = elements[index].key, elements[index].node
 	}
-	if callback := n.get("callback"); field == "to" && callback != nil {
-		return key + ".callback", callback
+	for _, kind := range targetKinds {
+		if name := n.get(kind); (field == "to" || field == "dead_letter") && name != nil {
+			return key + "." + kind, name
+		}
 	}
 	return key, n
 }
@@ -63,7 +72,7 @@ func (l *loader) rule(key string, e entry) {
 	if !ok {
 		return
 	}
-	nodes := ruleNodes{key: key, name: e.key, whole: s, lists: make(map[string][]*node, 3)}
+	nodes := ruleNodes{key: key, name: e.key, whole: s, lists: make(map[string][]placed, 3)}
 	r := engine.Rule{Name: e.key.value}
 	var profile []exprfilter.Option
 	if key, n := s.get("profile"); n != nil {
@@ -72,7 +81,7 @@ func (l *loader) rule(key string, e entry) {
 		}
 	}
 	if key, n := s.get("from"); n != nil {
-		r.From = l.channelNames(key, n, &nodes, "from")
+		l.sources(key, n, &nodes, &r)
 	}
 	if key, n := s.get("when"); n != nil {
 		if source, ok := l.expression(key, n); ok {
@@ -116,7 +125,7 @@ func (l *loader) rule(key string, e entry) {
 		}
 	}
 	if key, n := s.get("dead_letter"); n != nil {
-		if r.DeadLetter = l.optionalText(s, "dead_letter"); r.DeadLetter == "" || l.refuseReference(key, n) {
+		if r.DeadLetter, r.DeadLetterStream = l.deadLetter(key, n); r.DeadLetter == "" {
 			nodes.faulty = append(nodes.faulty, "dead_letter", "on_error")
 		}
 	}
@@ -139,6 +148,117 @@ func (l *loader) rule(key string, e entry) {
 	}
 }
 
+// sources reads where a rule's messages come from: a channel, a glob or a
+// stream, or a list of these.
+func (l *loader) sources(key string, n *node, nodes *ruleNodes, r *engine.Rule) {
+	const what = "a channel, {stream: name} or a list of these"
+	items := []placed{{key, n}}
+	if n.kind == listNode {
+		items = nil
+		for i, item := range n.items {
+			items = append(items, placed{element(key, i), item})
+		}
+		if len(items) == 0 {
+			l.fail(key, n, "", "the list is empty")
+		}
+	}
+	ok := len(items) > 0
+	for _, item := range items {
+		switch n := item.node; {
+		case n.kind == mappingNode:
+			if s, fine := l.streamSource(item.key, n); fine {
+				r.Streams = append(r.Streams, s)
+				nodes.lists["streams"] = append(nodes.lists["streams"], item)
+			} else {
+				ok = false
+			}
+			continue
+		case n.kind != scalarNode || n.tag != tagText:
+			hint := ""
+			if n.kind == scalarNode && !n.blank() {
+				hint = "put it in quotes"
+			}
+			l.want(item.key, n, hint, what)
+			ok = false
+		case l.refuseReference(item.key, n):
+			ok = false
+		}
+		r.From = append(r.From, item.node.value)
+		nodes.lists["from"] = append(nodes.lists["from"], item)
+	}
+	if !ok {
+		nodes.faulty = append(nodes.faulty, "from")
+	}
+}
+
+// streamSource reads {stream: name} under from.
+func (l *loader) streamSource(key string, n *node) (stream filterd.Stream, ok bool) {
+	s, ok := l.section(key, n, streamSourceKeys)
+	if !ok {
+		return stream, false
+	}
+	if stream.Name = l.streamName(s); stream.Name == "" {
+		return stream, false
+	}
+	for name, into := range map[string]*string{"group": &stream.Group, "field": &stream.Field} {
+		if _, n := s.get(name); n != nil {
+			*into = l.optionalText(s, name)
+			ok = *into != "" && ok
+		}
+	}
+	if key, n := s.get("claim_idle"); n != nil {
+		var fine bool
+		stream.ClaimIdle, fine = l.duration(key, n, minClaimIdle, maxClaimIdle)
+		ok = fine && ok
+	}
+	if key, n := s.get("max_deliveries"); n != nil {
+		var fine bool
+		stream.MaxDeliveries, fine = l.integer(key, n, 1, maxMaxDeliveries)
+		ok = fine && ok
+	}
+	return stream.WithDefaults(), ok
+}
+
+// Bounds of what a stream's settings can be.
+const (
+	minClaimIdle     = 100 * time.Millisecond
+	maxClaimIdle     = 24 * time.Hour
+	maxMaxDeliveries = 1_000_000
+	maxMaxLen        = 1 << 53
+)
+
+// streamName reads the name of a stream; empty if it is wrong.
+func (l *loader) streamName(s section) string {
+	key, n := s.get("stream")
+	if n == nil {
+		l.fail(s.key, s.node, "write {stream: name}", "stream is missing")
+		return ""
+	}
+	if l.refuseReference(key, n) {
+		return ""
+	}
+	return l.optionalText(s, "stream")
+}
+
+// deadLetter reads where dead letters go: a channel, or {stream: name}. The name
+// is empty if it is wrong.
+func (l *loader) deadLetter(key string, n *node) (name string, stream bool) {
+	if n.kind == mappingNode {
+		if s, ok := l.section(key, n, deadLetterKeys); ok {
+			name = l.streamName(s)
+		}
+		return name, true
+	}
+	value, ok := l.text(key, n)
+	if ok && value == "" {
+		l.fail(key, n, "give a value or leave the key out", "is empty")
+	}
+	if !ok || strings.HasPrefix(key, "rules.") && l.refuseReference(key, n) {
+		return "", false
+	}
+	return value, false
+}
+
 // channelNames reads a channel, or a list of channels and globs.
 func (l *loader) channelNames(key string, n *node, nodes *ruleNodes, field string) []string {
 	values, elements, ok := l.texts(key, n, "a channel or a list of channels")
@@ -154,7 +274,13 @@ func (l *loader) channelNames(key string, n *node, nodes *ruleNodes, field strin
 	if !ok {
 		nodes.faulty = append(nodes.faulty, field)
 	}
-	nodes.lists[field] = elements
+	for i, e := range elements {
+		at := key
+		if n.kind == listNode {
+			at = element(key, i)
+		}
+		nodes.lists[field] = append(nodes.lists[field], placed{at, e})
+	}
 	return values
 }
 
@@ -217,9 +343,9 @@ func (l *loader) members(key string, n *node, nodes *ruleNodes, profile []exprfi
 	}
 	var members []engine.Member
 	for _, e := range n.entries {
-		nodes.lists["set"] = append(nodes.lists["set"], e.key)
 		m := engine.Member{Name: e.key.value}
 		memberKey := below(key, m.Name)
+		nodes.lists["set"] = append(nodes.lists["set"], placed{key, e.key})
 		constant := e.value.kind == scalarNode && e.value.tag != tagText && e.value.tag != tagTime && !e.value.blank()
 		if constant {
 			var buf bytes.Buffer
@@ -244,17 +370,17 @@ func (l *loader) members(key string, n *node, nodes *ruleNodes, profile []exprfi
 // targets reads one target, or a list of targets.
 func (l *loader) targets(key string, n *node, nodes *ruleNodes, profile []exprfilter.Option) []engine.Target {
 	if n.kind != listNode {
-		nodes.lists["to"] = []*node{n}
+		nodes.lists["to"] = []placed{{key, n}}
 		return []engine.Target{l.target(key, n, profile)}
 	}
 	if len(n.items) == 0 {
 		l.fail(key, n, "", "the list is empty")
 		nodes.faulty = append(nodes.faulty, "to")
 	}
-	nodes.lists["to"] = n.items
 	targets := make([]engine.Target, len(n.items))
 	for i, item := range n.items {
 		targets[i] = l.target(element(key, i), item, profile)
+		nodes.lists["to"] = append(nodes.lists["to"], placed{element(key, i), item})
 	}
 	return targets
 }
@@ -268,10 +394,10 @@ func noTarget() engine.Target {
 
 func (l *loader) target(key string, n *node, profile []exprfilter.Option) engine.Target {
 	if n.kind == mappingNode {
-		return l.callbackOrLog(key, n)
+		return l.otherTarget(key, n)
 	}
 	if n.kind != scalarNode || n.tag != tagText {
-		l.want(key, n, "", "a channel, ${expression}, {callback: name} or {log: level}")
+		l.want(key, n, "", anyTarget)
 		return noTarget()
 	}
 	if !strings.Contains(n.value, "${") {
@@ -310,32 +436,63 @@ func computedAnyhow() engine.Target {
 	return engine.Target{Computed: value}
 }
 
-func (l *loader) callbackOrLog(key string, n *node) engine.Target {
+// anyTarget is what can stand under to.
+const anyTarget = "a channel, ${expression}, {stream: name}, {callback: name} or {log: level}"
+
+// targetKinds are the keys that say what a target is.
+var targetKinds = []string{"stream", "callback", "log"}
+
+// otherTarget reads a target that is no channel.
+func (l *loader) otherTarget(key string, n *node) engine.Target {
 	s, ok := l.section(key, n, targetKeys)
 	if !ok {
 		return noTarget()
 	}
-	callbackKey, callback := s.get("callback")
-	logKey, log := s.get("log")
+	var kinds []string
+	for _, kind := range targetKinds {
+		if n.get(kind) != nil {
+			kinds = append(kinds, kind)
+		}
+	}
+	maxKey, maxlen := s.get("maxlen")
 	switch {
-	case callback != nil && log != nil:
-		l.fail(key, n, "make two targets of it", "callback and log in one target")
-	case callback != nil:
-		if name, ok := l.text(callbackKey, callback); ok && name == "" {
-			l.fail(callbackKey, callback, "", "a callback has a name")
+	case len(kinds) > 1:
+		l.fail(key, n, "make two targets of it", "%s in one target", strings.Join(kinds, " and "))
+		return noTarget()
+	case maxlen != nil && !contains(kinds, "stream"):
+		l.fail(maxKey, maxlen, "add stream", "maxlen is a stream's")
+		return noTarget()
+	case len(kinds) == 0:
+		if len(n.entries) == 0 {
+			l.fail(key, n, "", "want "+anyTarget)
+		}
+		return noTarget()
+	}
+	at, value := s.get(kinds[0])
+	switch kinds[0] {
+	case "stream":
+		to := engine.Target{Stream: l.streamName(s)}
+		if maxlen != nil {
+			most, _ := l.integer(maxKey, maxlen, 1, maxMaxLen)
+			to.MaxLen = int64(most)
+		}
+		if to.Stream != "" {
+			return to
+		}
+	case "callback":
+		if name, ok := l.text(at, value); ok && name == "" {
+			l.fail(at, value, "", "a callback has a name")
 		} else if ok {
 			return engine.Target{Callback: name}
 		}
-	case log != nil:
-		if name, ok := l.oneOf(logKey, log, logLevels...); ok {
+	case "log":
+		if name, ok := l.oneOf(at, value, logLevels...); ok {
 			level := new(slog.Level)
 			if err := level.UnmarshalText([]byte(name)); err != nil {
-				l.fail(logKey, log, "", "%v", err)
+				l.fail(at, value, "", "%v", err)
 			}
 			return engine.Target{Log: level}
 		}
-	case len(n.entries) == 0:
-		l.fail(key, n, "", "want a channel, ${expression}, {callback: name} or {log: level}")
 	}
 	return noTarget()
 }

@@ -34,7 +34,11 @@ func (c *Config) RunTests() (_ []TestResult, err error) {
 	processor := table.NewProcessor()
 	results := make([]TestResult, len(c.Tests))
 	for i, test := range c.Tests {
-		result, err := processor.Process(&filterd.Message{Channel: test.Channel, Payload: test.payload(c.Registry)})
+		m := &filterd.Message{Channel: test.Channel, Payload: test.payload(c.Registry)}
+		if test.Stream {
+			m.ID = testID
+		}
+		result, err := processor.Process(m)
 		if err != nil {
 			return nil, err
 		}
@@ -42,6 +46,9 @@ func (c *Config) RunTests() (_ []TestResult, err error) {
 	}
 	return results, nil
 }
+
+// testID is the ID of the entries that tests are.
+const testID = "0-1"
 
 // tableForTests returns a table of the rules that have tests, with modules of
 // its own, which done closes. Without modules it is the config's.

@@ -123,7 +123,7 @@ func (overflow) JSONSchema() *generator.Schema     { return oneOf(overflows) }
 func (kv) JSONSchema() *generator.Schema           { return oneOf(kvs) }
 func (loop) JSONSchema() *generator.Schema         { return oneOf(loops) }
 func (logLevel) JSONSchema() *generator.Schema     { return oneOf(logLevels) }
-func (sources) JSONSchema() *generator.Schema      { return oneOrMore(anyText()) }
+func (duration) JSONSchema() *generator.Schema     { return orReference(durationText()) }
 func (names) JSONSchema() *generator.Schema        { return oneOrMore(anyText()) }
 func (anything) JSONSchema() *generator.Schema     { return &generator.Schema{} }
 
@@ -156,9 +156,21 @@ func (members) JSONSchema() *generator.Schema {
 	}
 }
 
+func (sources) JSONSchema() *generator.Schema {
+	return oneOrMore(anyOf(anyText(), object(&streamSourceSpec{})))
+}
+
+func (deadLetter) JSONSchema() *generator.Schema {
+	return anyOf(anyText(), object(&deadLetterSpec{}))
+}
+
+func durationText() *generator.Schema {
+	return &generator.Schema{Type: "string", Pattern: `^([0-9.]+(ms|s|m|h))+$`}
+}
+
 func (targets) JSONSchema() *generator.Schema {
-	s := oneOrMore(anyOf(anyText(), object(&callbackSpec{}), object(&logSpec{})))
-	s.AnyOf[1].MaxItems = pointer(32)
+	s := oneOrMore(anyOf(anyText(), object(&streamSpec{}), object(&callbackSpec{}), object(&logSpec{})))
+	s.AnyOf[len(s.AnyOf)-1].MaxItems = pointer(32)
 	return s
 }
 

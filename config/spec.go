@@ -2,6 +2,7 @@ package config
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 )
 
@@ -13,7 +14,7 @@ import (
 type fileSpec struct {
 	Redis          redisSpec              `json:"redis,omitempty" jsonschema_description:"The Redis server that messages come from and go to. Default: localhost:6379 without a password."`
 	StrictChannels boolean                `json:"strict_channels,omitempty" default:"false" jsonschema_description:"Whether every channel that a rule names must be declared under channels, so that a misspelled one is an error."`
-	Channels       map[string]channelSpec `json:"channels,omitempty" jsonschema_description:"What the messages of channels must be. A key is a channel's name, or a glob as PSUBSCRIBE takes it. An exact name goes before globs, and among globs the one with the longest literal prefix."`
+	Channels       map[string]channelSpec `json:"channels,omitempty" jsonschema_description:"What the messages of channels and streams must be. A key is a channel's or a stream's name, or a glob as PSUBSCRIBE takes it. An exact name goes before globs, and among globs the one with the longest literal prefix."`
 	Modules        map[string]moduleSpec  `json:"modules,omitempty" jsonschema_description:"WebAssembly modules that rules can name under wasm."`
 	Rules          map[string]ruleSpec    `json:"rules" jsonschema_description:"The rules by their names, in the order in which they act on a message. Each goes in this order: when, wasm, set, to."`
 }
@@ -47,7 +48,7 @@ type channelSpec struct {
 	Contract   contractName `json:"contract,omitempty" jsonschema_description:"builtin takes the envelope and the schema that come with filterd for PRICE_DATA, TRADE_COMMANDS and BOT_STATUS."`
 	Validate   validateMode `json:"validate,omitempty" default:"enforce" jsonschema_description:"Which messages are held against the schema: all, none, or a random part, as in {sample: 0.01}. Size and envelope are always checked."`
 	MaxSize    byteSize     `json:"max_size,omitempty" default:"1MiB" jsonschema_description:"The largest payload: bytes, or a number with B, KiB or MiB."`
-	DeadLetter word         `json:"dead_letter,omitempty" jsonschema_description:"The channel where messages go that break the contract. Default: they are counted and dropped."`
+	DeadLetter deadLetter   `json:"dead_letter,omitempty" jsonschema_description:"The channel, or {stream: name}, where messages go that break the contract. Default: they are counted and dropped."`
 }
 
 type moduleSpec struct {
@@ -61,20 +62,37 @@ type moduleSpec struct {
 }
 
 type ruleSpec struct {
-	From       sources    `json:"from" jsonschema_description:"The channel the rule takes messages from, or a list of them. A glob such as prices.* is a pattern subscription. A message that several of them match is taken once."`
+	From       sources    `json:"from" jsonschema_description:"The channel the rule takes messages from, or a list of them. A glob such as prices.* is a pattern subscription. {stream: name} reads a stream as a member of a consumer group: nothing of it is lost. A message that several of them match is taken once."`
 	When       condition  `json:"when,omitempty" jsonschema_description:"An expression (https://expr-lang.org) over data, event and channel that is true for the messages to keep. Default: all."`
 	Profile    profile    `json:"profile,omitempty" jsonschema_description:"full lifts the bounds that keep an expression's work proportional to the message: for authors that are trusted."`
 	Wasm       string     `json:"wasm,omitempty" jsonschema_description:"The module, of those under modules, that treats the messages that when keeps: it may drop them, replace them, or emit others."`
 	Key        condition  `json:"key,omitempty" jsonschema_description:"An expression: messages of one channel with the same value are treated in order by the module. Default: all messages of a channel are."`
 	Set        members    `json:"set,omitempty" jsonschema_description:"Members of data to add or replace, in this order. A text is an expression; a number, a boolean and null stand for themselves. The rest of the payload keeps its bytes."`
-	To         targets    `json:"to" jsonschema_description:"Where the messages go: a channel, ${expression} that yields the name of one, {callback: name}, {log: level}, or a list of these, at most 32."`
+	To         targets    `json:"to" jsonschema_description:"Where the messages go: a channel, ${expression} that yields the name of one, {stream: name}, {callback: name}, {log: level}, or a list of these, at most 32."`
 	Allow      names      `json:"allow,omitempty" jsonschema_description:"The channels, or globs of channels, that ${expression} under to may yield."`
 	OnError    onError    `json:"on_error,omitempty" default:"drop" jsonschema_description:"What happens to a message that the rule fails on; it is counted in any case. pass: it goes on as it came in. halt: the daemon stops."`
-	DeadLetter word       `json:"dead_letter,omitempty" jsonschema_description:"The channel for on_error: dead_letter."`
+	DeadLetter deadLetter `json:"dead_letter,omitempty" jsonschema_description:"The channel, or {stream: name}, for on_error: dead_letter."`
 	Overflow   overflow   `json:"overflow,omitempty" default:"drop_oldest" jsonschema_description:"Which message gives way when a callback's queue is full; each is counted."`
 	OnGap      boolean    `json:"on_gap,omitempty" default:"false" jsonschema_description:"Whether the rule's targets, but for ${expression}, also get an event of type io.filterd.gap.v1 for every span in which messages of the rule's channels may have been missed. when, wasm and set are not asked."`
 	Loop       loop       `json:"loop,omitempty" jsonschema_description:"allowed turns the error that messages may come back to the rule into a warning. The rule then takes events only, and each may pass 8 times."`
 	Tests      []testSpec `json:"tests,omitempty" jsonschema_description:"What the rule does with example messages; filterd test runs them."`
+}
+
+type streamSourceSpec struct {
+	Stream        word     `json:"stream" jsonschema_description:"The stream's key."`
+	Group         word     `json:"group,omitempty" default:"filterd" jsonschema_description:"The consumer group. It is made where it is missing, and then begins with the stream's oldest entry. Processes with the same group share the work."`
+	Field         word     `json:"field,omitempty" default:"event" jsonschema_description:"The field of an entry that holds the message. An entry with other fields, or without this one, is a dead letter."`
+	ClaimIdle     duration `json:"claim_idle,omitempty" default:"15s" jsonschema_description:"After what time an entry that another process has not acknowledged is taken over. It should be above what the slowest target takes."`
+	MaxDeliveries integer  `json:"max_deliveries,omitempty" jsonschema:"minimum=1,default=5" jsonschema_description:"How often an entry is delivered in vain before it is a dead letter."`
+}
+
+type streamSpec struct {
+	Stream word    `json:"stream" jsonschema_description:"Appends the message to this stream, in the field event."`
+	MaxLen integer `json:"maxlen,omitempty" jsonschema:"minimum=1" jsonschema_description:"About how many entries the stream keeps. Default: all."`
+}
+
+type deadLetterSpec struct {
+	Stream word `json:"stream" jsonschema_description:"Appends dead letters to this stream."`
 }
 
 type logSpec struct {
@@ -87,8 +105,8 @@ type callbackSpec struct {
 
 type testSpec struct {
 	In      anything `json:"in" jsonschema_description:"The message: its data, which gets an envelope where the contract wants one, or a text that is the payload itself."`
-	Channel word     `json:"channel,omitempty" jsonschema_description:"The channel it comes from. Default: the first of the rule's channels that is no glob."`
-	Out     outcome  `json:"out" jsonschema_description:"The channel, or the list of channels, that the message goes to; or drop: the rule does not keep it; invalid: it breaks its contract; error: the rule fails on it."`
+	Channel word     `json:"channel,omitempty" jsonschema_description:"The channel or stream it comes from. Default: the first of the rule's channels that is no glob, else its first stream."`
+	Out     outcome  `json:"out" jsonschema_description:"The channel or stream, or the list of these, that the message goes to; or drop: the rule does not keep it; invalid: it breaks its contract; error: the rule fails on it."`
 }
 
 type sampleSpec struct {
@@ -107,6 +125,8 @@ type (
 	contractName string
 	validateMode string
 	byteSize     string
+	duration     string
+	deadLetter   string
 	sources      []string
 	names        []string
 	condition    string
@@ -144,15 +164,17 @@ var (
 
 // The keys of each section, in the order of their documentation.
 var (
-	fileKeys     = keysOf[fileSpec]()
-	redisKeys    = keysOf[redisSpec]()
-	tlsKeys      = keysOf[tlsSpec]()
-	channelKeys  = keysOf[channelSpec]()
-	moduleKeys   = keysOf[moduleSpec]()
-	ruleKeys     = keysOf[ruleSpec]()
-	targetKeys   = append(keysOf[callbackSpec](), keysOf[logSpec]()...)
-	testKeys     = keysOf[testSpec]()
-	validateKeys = keysOf[sampleSpec]()
+	fileKeys         = keysOf[fileSpec]()
+	redisKeys        = keysOf[redisSpec]()
+	tlsKeys          = keysOf[tlsSpec]()
+	channelKeys      = keysOf[channelSpec]()
+	moduleKeys       = keysOf[moduleSpec]()
+	ruleKeys         = keysOf[ruleSpec]()
+	targetKeys       = slices.Concat(keysOf[streamSpec](), keysOf[callbackSpec](), keysOf[logSpec]())
+	deadLetterKeys   = keysOf[deadLetterSpec]()
+	streamSourceKeys = keysOf[streamSourceSpec]()
+	testKeys         = keysOf[testSpec]()
+	validateKeys     = keysOf[sampleSpec]()
 )
 
 func keysOf[Spec any]() []string {

@@ -27,8 +27,10 @@ type Test struct {
 	// File, Line and Column say where the test stands.
 	File         string
 	Line, Column int
-	// Channel is where the message comes from.
+	// Channel is where the message comes from, and Stream says that it is a
+	// stream.
 	Channel string
+	Stream  bool
 	// Raw says that In is the payload itself. Otherwise In is the data, as
 	// compact JSON, and wants an event around it where the contract does.
 	Raw bool
@@ -96,7 +98,12 @@ func (l *loader) testChannel(key string, s section, t *Test, r engine.Rule) {
 				return
 			}
 		}
-		if len(r.From) > 0 {
+		for _, s := range r.Streams {
+			if t.Stream = s.Name == t.Channel; t.Stream {
+				return
+			}
+		}
+		if len(r.From)+len(r.Streams) > 0 {
 			l.fail(channelKey, n, "", "the rule takes no messages from %s", quote(t.Channel))
 		}
 		return
@@ -107,7 +114,9 @@ func (l *loader) testChannel(key string, s section, t *Test, r engine.Rule) {
 			return
 		}
 	}
-	if len(r.From) > 0 {
+	if len(r.Streams) > 0 {
+		t.Channel, t.Stream = r.Streams[0].Name, true
+	} else if len(r.From) > 0 {
 		l.fail(key, s.node, "add channel", "which channel? the rule takes patterns only")
 	}
 }

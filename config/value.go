@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/filterd/filterd/internal/spelling"
 )
@@ -152,6 +153,29 @@ func (l *loader) integer(key string, n *node, least, most int) (int, bool) {
 		return 0, false
 	}
 	return i, true
+}
+
+// duration reads a span of time, such as 15s or 1m30s.
+func (l *loader) duration(key string, n *node, least, most time.Duration) (time.Duration, bool) {
+	value, ok := l.scalar(key, n)
+	if !ok {
+		return 0, false
+	}
+	const what = "a time such as 500ms, 15s or 1m"
+	d, err := time.ParseDuration(value)
+	switch {
+	case (n.kind != scalarNode || err != nil) && value != n.value:
+		l.wantReferred(key, n, what)
+	case n.kind != scalarNode:
+		l.want(key, n, "", what)
+	case err != nil:
+		l.fail(key, n, "", "want %s, not %s", what, quote(n.value))
+	case d < least || d > most:
+		l.fail(key, n, "", "want a time from %v to %v", least, most)
+	default:
+		return d, true
+	}
+	return 0, false
 }
 
 // boolean reads true or false.

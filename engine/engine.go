@@ -23,7 +23,7 @@ import (
 type Config struct {
 	// Table holds the rules. Required.
 	Table *Table
-	// Sink takes what goes to channels. Required if a rule has such a
+	// Sink takes what goes to channels and streams. Required if a rule has such a
 	// target, a dead letter channel among them, or a Stage, which may emit.
 	Sink filterd.Sink
 	// Logger is told of errors, gaps and reloads, and takes what rules send
@@ -163,9 +163,8 @@ func (e *Engine) swap(t *Table) (drained <-chan struct{}, number uint64, err err
 		e.evaluated = e.evaluated.Sub(t.Evaluations())
 	}
 	old := e.current.Swap(next)
-	names, globs := t.Subscriptions()
 	for source := range e.sources {
-		(*source).Subscribe(names, globs)
+		(*source).Subscribe(t.Subscriptions())
 	}
 	if old == nil {
 		none := make(chan struct{})
@@ -208,7 +207,7 @@ func (e *Engine) closeRetired(key laneKey) {
 func (t *Table) needsSink() bool {
 	for _, r := range t.rules {
 		for _, to := range r.To {
-			if to.Channel != "" || to.Computed != nil {
+			if to.Channel != "" || to.Stream != "" || to.Computed != nil {
 				return true
 			}
 		}
@@ -238,10 +237,10 @@ func (e *Engine) Run(ctx context.Context, sources ...filterd.Source) error {
 		e.mu.Unlock()
 		return ErrClosed
 	}
-	names, globs := e.current.Load().table.Subscriptions()
+	subscriptions := e.current.Load().table.Subscriptions()
 	for i := range sources {
 		e.sources[&sources[i]] = true
-		sources[i].Subscribe(names, globs)
+		sources[i].Subscribe(subscriptions)
 	}
 	e.mu.Unlock()
 	defer e.forget(sources)

@@ -31,10 +31,10 @@ type channelSource struct {
 
 func newSource() *channelSource { return &channelSource{batches: make(chan []*filterd.Message)} }
 
-func (s *channelSource) Subscribe(names, globs []string) {
+func (s *channelSource) Subscribe(to filterd.Subscriptions) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.names, s.globs = names, globs
+	s.names, s.globs = to.Channels, to.Globs
 	s.calls++
 }
 

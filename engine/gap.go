@@ -49,15 +49,16 @@ func (r *rule) checkGaps(d Definition) []*RuleError {
 	var faults []*RuleError
 	sample, able := gapEvent(&filterd.Gap{Reason: "sample"}, []string{"sample"}), false
 	for i, to := range r.To {
-		if able = able || to.Computed == nil; to.Channel == "" || filterd.IsGlob(to.Channel) {
+		name := to.Channel + to.Stream
+		if able = able || to.Computed == nil; name == "" || filterd.IsGlob(to.Channel) {
 			continue
 		}
-		if contract := d.Registry.Lookup(to.Channel); contract.Channel == "" {
+		if contract := d.Registry.Lookup(name); contract.Channel == "" {
 			continue
 		}
-		err := d.Registry.CheckWhole(&filterd.Message{Channel: to.Channel, Payload: sample.Payload})
+		err := d.Registry.CheckWhole(&filterd.Message{Channel: name, Payload: sample.Payload})
 		if invalid, ok := errors.AsType[*filterd.ValidationError](err); ok {
-			faults = append(faults, r.fault("to", i, "the contract of %s refuses the events of on_gap: %s (a rule of its own, with when: false, can send them elsewhere)", to.Channel, invalid.Failures[0].Detail))
+			faults = append(faults, r.fault("to", i, "the contract of %s refuses the events of on_gap: %s (a rule of its own, with when: false, can send them elsewhere)", name, invalid.Failures[0].Detail))
 		}
 	}
 	if !able && len(r.To) > 0 {
@@ -85,12 +86,12 @@ func (w *worker) tellOfGap(ctx context.Context, gap *filterd.Gap) {
 		w.rules[r.number].gaps.Add(1)
 		m := gapEvent(gap, channels)
 		for _, to := range r.To {
-			output := Output{Rule: r.Name, Channel: to.Channel, Callback: to.Callback, Log: to.Log, Payload: m.Payload, rule: r, message: m}
-			if to.Computed != nil {
+			output := Output{Rule: r.Name, Payload: m.Payload, rule: r, message: m}
+			if to.aim(&output); to.Computed != nil {
 				continue
 			}
-			if to.Channel != "" {
-				if err := w.processor.checkTarget(to.Channel, m); err != nil {
+			if output.Channel != "" {
+				if err := w.processor.checkTarget(output.Channel, m); err != nil {
 					w.ruleError(r, m, fmt.Errorf("on_gap: %w", err))
 					continue
 				}

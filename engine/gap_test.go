@@ -19,7 +19,7 @@ import (
 // gapSource is a source that has one gap and ends.
 type gapSource filterd.Gap
 
-func (gapSource) Subscribe(names, globs []string) {}
+func (gapSource) Subscribe(filterd.Subscriptions) {}
 
 func (s gapSource) Run(_ context.Context, h filterd.Handler) error {
 	h.Gap(filterd.Gap(s))

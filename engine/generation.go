@@ -71,7 +71,7 @@ type laneKey struct {
 func (r *rule) laneKeys(workers int) []laneKey {
 	var keys []laneKey
 	for _, to := range r.To {
-		if to.Channel == "" && to.Computed == nil {
+		if to.Callback != "" || to.Log != nil {
 			keys = append(keys, laneKey{rule: r.Name, callback: to.Callback, overflow: r.Overflow})
 		}
 	}

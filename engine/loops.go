@@ -53,44 +53,68 @@ func findLoops(t *Table) (faults, warnings []*RuleError) {
 // maxCycleShown is the most rules on a cycle for which the error shows the way.
 const maxCycleShown = 64
 
+// A place is a channel, a glob of channels, or a stream.
+type place struct {
+	name   string
+	stream bool
+}
+
+func (p place) String() string {
+	if p.stream {
+		return "stream " + p.name
+	}
+	return p.name
+}
+
 // A graph says where messages can go. Its nodes are the rules, by their
-// numbers, then channels and globs that rules send to or take from.
+// numbers, then what rules send to or take from. A stream and a channel of the
+// same name are different places.
 type graph struct {
-	table *Table
-	texts []string // of the nodes behind the rules
-	next  [][]int
+	table  *Table
+	places []place // the nodes behind the rules
+	next   [][]int
 }
 
 func newGraph(t *Table) *graph {
 	g := &graph{table: t, next: make([][]int, len(t.rules))}
-	node := func(text string) int {
-		g.texts = append(g.texts, text)
+	node := func(p place) int {
+		g.places = append(g.places, p)
 		g.next = append(g.next, nil)
 		return len(g.next) - 1
 	}
-	names, globs := make(map[string]int), make(map[*filterd.Glob]int)
+	names, globs, streams := make(map[string]int), make(map[*filterd.Glob]int), make(map[string]int)
 	for _, r := range t.rules {
 		for _, name := range r.names {
 			if _, ok := names[name]; !ok {
-				names[name] = node(name)
+				names[name] = node(place{name: name})
 			}
 			g.next[names[name]] = append(g.next[names[name]], r.number)
 		}
 		for _, glob := range r.globs {
 			if _, ok := globs[glob]; !ok {
-				globs[glob] = node(glob.String())
+				globs[glob] = node(place{name: glob.String()})
 			}
 			g.next[globs[glob]] = append(g.next[globs[glob]], r.number)
 		}
-	}
-	outputs := make(map[string]int)
-	for _, r := range t.rules {
-		for _, text := range r.outputs(t.registry) {
-			if _, ok := outputs[text]; !ok {
-				outputs[text] = node(text)
-				g.next[outputs[text]] = sources(text, names, globs)
+		for _, s := range r.Streams {
+			if _, ok := streams[s.Name]; !ok {
+				streams[s.Name] = node(place{s.Name, true})
 			}
-			g.next[r.number] = append(g.next[r.number], outputs[text])
+			g.next[streams[s.Name]] = append(g.next[streams[s.Name]], r.number)
+		}
+	}
+	outputs := make(map[place]int)
+	for _, r := range t.rules {
+		for _, to := range r.outputs(t.registry) {
+			if _, ok := outputs[to]; !ok {
+				outputs[to] = node(to)
+				if source, read := streams[to.name]; to.stream && read {
+					g.next[outputs[to]] = []int{source}
+				} else if !to.stream {
+					g.next[outputs[to]] = sources(to.name, names, globs)
+				}
+			}
+			g.next[r.number] = append(g.next[r.number], outputs[to])
 		}
 	}
 	return g
@@ -118,29 +142,37 @@ func sources(output string, names map[string]int, globs map[*filterd.Glob]int) [
 	return nodes
 }
 
-// outputs returns the channels and globs of channels that the rule may send to.
-func (r *rule) outputs(registry *filterd.Registry) []string {
-	var outputs []string
+// outputs returns where the rule may send to.
+func (r *rule) outputs(registry *filterd.Registry) []place {
+	var outputs []place
+	add := func(name string, stream bool) {
+		if name != "" {
+			outputs = append(outputs, place{name, stream})
+		}
+	}
 	for _, to := range r.To {
-		if to.Channel != "" {
-			outputs = append(outputs, to.Channel)
-		}
+		add(to.Channel, false)
+		add(to.Stream, true)
 	}
-	outputs = append(outputs, r.Allow...)
-	if r.DeadLetter != "" {
-		outputs = append(outputs, r.DeadLetter)
+	for _, allow := range r.Allow {
+		add(allow, false)
 	}
+	add(r.DeadLetter, r.DeadLetterStream)
 	for _, from := range r.From {
-		if dead := registry.Lookup(from).DeadLetter; dead != "" && !filterd.IsGlob(from) {
-			outputs = append(outputs, dead)
+		if !filterd.IsGlob(from) {
+			c := registry.Lookup(from)
+			add(c.DeadLetter, c.DeadLetterStream)
+			continue
 		}
-		if filterd.IsGlob(from) {
-			for _, c := range registry.Contracts() {
-				if c.DeadLetter != "" && overlap(c.Channel, from) {
-					outputs = append(outputs, c.DeadLetter)
-				}
+		for _, c := range registry.Contracts() {
+			if overlap(c.Channel, from) {
+				add(c.DeadLetter, c.DeadLetterStream)
 			}
 		}
+	}
+	for _, s := range r.Streams {
+		c := registry.Lookup(s.Name)
+		add(c.DeadLetter, c.DeadLetterStream)
 	}
 	return outputs
 }
@@ -230,7 +262,7 @@ func (g *graph) describe(path []int) string {
 	for _, node := range append(path, path[0]) {
 		if node < len(g.table.rules) {
 			parts = append(parts, g.table.rules[node].Name)
-		} else if text := g.texts[node-len(g.table.rules)]; parts[len(parts)-1] != text {
+		} else if text := g.places[node-len(g.table.rules)].String(); parts[len(parts)-1] != text {
 			parts = append(parts, text)
 		}
 	}
@@ -240,8 +272,11 @@ func (g *graph) describe(path []int) string {
 // target returns which of the rule's targets leads on to the cycle; 0 where it
 // is not one of those in To.
 func (g *graph) target(r *rule, path []int) int {
-	output := g.texts[path[1]-len(g.table.rules)]
+	output := g.places[path[1]-len(g.table.rules)]
 	return max(0, slices.IndexFunc(r.To, func(to Target) bool {
-		return to.Channel == output || to.Computed != nil && slices.Contains(r.Allow, output)
+		if output.stream {
+			return to.Stream == output.name
+		}
+		return to.Channel == output.name || to.Computed != nil && slices.Contains(r.Allow, output.name)
 	}))
 }

@@ -64,12 +64,16 @@ type Outcome struct {
 	number int
 }
 
-// An Output is one message on its way to one target: a channel, a callback or
-// the log.
+// An Output is one message on its way to one target: a channel, a stream, a
+// callback or the log.
 type Output struct {
 	// Rule names the rule; empty for the dead letter of a contract.
-	Rule     string
-	Channel  string
+	Rule    string
+	Channel string // or stream
+	// Stream says that Channel is a stream, which keeps about MaxLen entries,
+	// or all if that is 0.
+	Stream   bool
+	MaxLen   int64
 	Callback string
 	Log      *slog.Level
 	// Payload is the message as the rule's stages left it, or a dead letter.
@@ -106,7 +110,7 @@ func (t *Table) NewProcessor() *Processor {
 // message: a rule runs once, however many of its From entries match. The error
 // is not about the message: the channel's rules can't be compiled.
 func (p *Processor) Process(m *filterd.Message) (Result, error) {
-	route, err := p.table.route(m.Channel, m.Pattern, true)
+	route, err := p.table.route(m, true)
 	if err != nil {
 		return Result{}, err
 	}
@@ -325,7 +329,7 @@ func (p *Processor) settle(b *boundProgram, at int, m *filterd.Message, result *
 			failure = fmt.Errorf("%w; passing it on: %w", failure, err)
 		}
 	case OnErrorDeadLetter:
-		p.deadLetter(result, m, Output{Rule: r.Name, Channel: r.DeadLetter, rule: r}, failure)
+		p.deadLetter(result, m, r.deadLetter(), failure)
 	}
 	return failure
 }
@@ -365,20 +369,15 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *
 	}
 	for i := range r.To {
 		output := Output{Rule: r.Name, Payload: out.Payload, rule: r, message: m}
-		switch to := &r.To[i]; {
-		case to.Computed != nil:
+		if to := &r.To[i]; to.Computed != nil {
 			channel, err := yield(r, values[computed], out)
 			computed++
 			if err != nil {
 				return fmt.Errorf("to: %w", err)
 			}
 			output.Channel = channel
-		case to.Callback != "":
-			output.Callback = to.Callback
-		case to.Log != nil:
-			output.Log = to.Log
-		default:
-			output.Channel = to.Channel
+		} else {
+			to.aim(&output)
 		}
 		if output.Channel != "" {
 			if err := p.checkTarget(output.Channel, out); err != nil {
@@ -391,6 +390,13 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *
 		return fmt.Errorf("to: %d outputs are over the limit of %d", n, MaxOutputs)
 	}
 	return nil
+}
+
+// aim makes the target that of an output, unless it is computed.
+func (to *Target) aim(o *Output) {
+	if o.Channel, o.Callback, o.Log = to.Channel, to.Callback, to.Log; to.Stream != "" {
+		o.Channel, o.Stream, o.MaxLen = to.Stream, true, to.MaxLen
+	}
 }
 
 // yield computes a target and holds it against what the rule allows.
@@ -425,9 +431,15 @@ func (p *Processor) checkTarget(channel string, m *filterd.Message) error {
 // reject appends the dead letter of a message that broke its contract, if
 // that asks for one.
 func (p *Processor) reject(result *Result, m *filterd.Message) {
-	if channel := p.table.registry.Lookup(m.Channel).DeadLetter; channel != "" {
-		p.deadLetter(result, m, Output{Channel: channel}, result.Invalid)
+	if c := p.table.registry.Lookup(m.Channel); c.DeadLetter != "" {
+		p.deadLetter(result, m, Output{Channel: c.DeadLetter, Stream: c.DeadLetterStream}, result.Invalid)
 	}
+}
+
+// deadLetter returns the output that the rule's dead letters are, but for their
+// payload.
+func (r *rule) deadLetter() Output {
+	return Output{Rule: r.Name, Channel: r.DeadLetter, Stream: r.DeadLetterStream, rule: r}
 }
 
 // deadLetter appends the dead letter of a message. One that breaks the contract

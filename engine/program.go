@@ -198,6 +198,14 @@ func (t *Table) prepare() error {
 			return err
 		}
 	}
+	for _, s := range t.streams {
+		if enough() {
+			return nil
+		}
+		if _, err := t.newRoute(routeKey{channel: s.Name, stream: true, group: s.Group}); err != nil {
+			return err
+		}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, g := range t.globs {

@@ -24,26 +24,38 @@ type route struct {
 
 // takes reports whether a message is on the route.
 func (r *route) takes(m *filterd.Message, only bool) bool {
-	return r.key.channel == m.Channel && r.key.only == only && (only || r.key.pattern == m.Pattern)
+	return r.key.channel == m.Channel && r.key.only == only && (only || r.key.pattern == m.Pattern) &&
+		r.key.stream == (m.ID != "") && (only || m.Entry == nil || r.key.group == m.Entry.Group)
 }
 
 type routeKey struct {
 	channel string
 	pattern string
-	only    bool // no other copies of the message arrive
+	only    bool   // no other copies of the message arrive
+	stream  bool   // channel is a stream
+	group   string // that it is read in
 }
 
-// route finds what is to be done with a message that came through the pattern,
-// or through the channel's name where pattern is empty. With only, the message
+// keyOfRoute returns the key of the route that a message takes.
+func keyOfRoute(m *filterd.Message, only bool) routeKey {
+	key := routeKey{channel: m.Channel, pattern: m.Pattern, only: only, stream: m.ID != ""}
+	if m.Entry != nil {
+		key.group = m.Entry.Group
+	}
+	if only {
+		key.pattern, key.group = "", ""
+	}
+	return key
+}
+
+// route finds what is to be done with a message that came through its pattern,
+// or through the channel's name where there is none. With only, the message
 // is the only copy: it stands for every subscription that it matches.
 //
 // A rule takes the copy of its first matching From entry: exact names first,
-// then the globs in their order.
-func (t *Table) route(channel, pattern string, only bool) (*route, error) {
-	if only {
-		pattern = ""
-	}
-	key := routeKey{channel, pattern, only}
+// then the globs in their order. Each group of a stream has a copy of its own.
+func (t *Table) route(m *filterd.Message, only bool) (*route, error) {
+	key := keyOfRoute(m, only)
 	t.mu.RLock()
 	r := t.routes[key]
 	t.mu.RUnlock()
@@ -55,6 +67,53 @@ func (t *Table) route(channel, pattern string, only bool) (*route, error) {
 
 func (t *Table) newRoute(key routeKey) (*route, error) {
 	key.channel, key.pattern = strings.Clone(key.channel), strings.Clone(key.pattern) // they are a message's
+	r := &route{key: key}
+	var rules []*rule
+	if key.stream {
+		rules = t.fromStream(r)
+	} else {
+		rules = t.fromChannel(r)
+	}
+	if c := t.registry.Lookup(key.channel); c.Channel != "" && r.label != "" {
+		r.label = c.Channel
+	}
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var err error
+	if r.program, err = t.program(rules); err != nil {
+		return nil, err
+	}
+	if len(t.routes) >= t.maxPrograms {
+		clear(t.routes)
+	}
+	t.routes[key] = r
+	return r, nil
+}
+
+// fromStream returns the rules on a route of a stream's entries.
+func (t *Table) fromStream(r *route) []*rule {
+	var rules []*rule
+	for _, s := range t.streams {
+		if s.Name != r.key.channel {
+			continue
+		}
+		if r.label == "" { // the first group
+			r.label, r.primary = s.Name, r.key.only || s.Group == r.key.group
+		}
+		if r.key.only || s.Group == r.key.group {
+			rules = append(rules, t.byStream[keyOf(s)]...)
+		}
+	}
+	if len(rules) == 0 {
+		r.label = ""
+	}
+	return inOrder(rules)
+}
+
+// fromChannel returns the rules on a route of a channel's messages.
+func (t *Table) fromChannel(r *route) []*rule {
+	key := r.key
 	var matching []*filterd.Glob
 	first := "" // of the subscriptions that the channel matches
 	if len(t.byName[key.channel]) > 0 {
@@ -76,22 +135,8 @@ func (t *Table) newRoute(key routeKey) (*route, error) {
 			rules = append(rules, r)
 		}
 	}
-	r := &route{key: key, primary: key.only || first == via, label: first}
-	if c := t.registry.Lookup(key.channel); c.Channel != "" && first != "" {
-		r.label = c.Channel
-	}
-
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var err error
-	if r.program, err = t.program(rules); err != nil {
-		return nil, err
-	}
-	if len(t.routes) >= t.maxPrograms {
-		clear(t.routes)
-	}
-	t.routes[key] = r
-	return r, nil
+	r.primary, r.label = key.only || first == via, first
+	return rules
 }
 
 // taking returns the rules that take messages of a channel, in their order.
@@ -100,6 +145,11 @@ func (t *Table) taking(channel string, matching []*filterd.Glob) []*rule {
 	for _, g := range matching {
 		rules = append(rules, t.byGlob[g]...)
 	}
+	return inOrder(rules)
+}
+
+// inOrder returns rules in the table's order, each once.
+func inOrder(rules []*rule) []*rule {
 	slices.SortFunc(rules, func(a, b *rule) int { return a.number - b.number })
 	return slices.Compact(rules)
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"github.com/filterd/filterd"
 )
@@ -23,8 +24,13 @@ type Rule struct {
 	// Name names the rule in errors, statistics and dead letters. Required,
 	// and unique within a table.
 	Name string
-	// From lists channels, and globs of channels. Required.
+	// From lists channels, and globs of channels. Required, unless there are
+	// Streams.
 	From []string
+	// Streams are the streams that the rule takes messages from. An entry is
+	// acknowledged when the rule's targets have it, or OnError has dealt
+	// with it.
+	Streams []filterd.Stream
 	// When decides which messages are kept. Nil keeps all.
 	When filterd.Filter
 	// Stage, if not nil, treats the messages that When keeps: a WebAssembly
@@ -48,6 +54,8 @@ type Rule struct {
 	OnError OnError
 	// DeadLetter is the channel for OnErrorDeadLetter. Required there.
 	DeadLetter string
+	// DeadLetterStream says that DeadLetter is a stream.
+	DeadLetterStream bool
 	// Overflow says what gives way when a queue is full: that of a slow target,
 	// or of Stage. Default OverflowDropOldest.
 	Overflow Overflow
@@ -60,6 +68,16 @@ type Rule struct {
 	LoopAllowed bool
 }
 
+// Sources names what the rule takes messages from: channels and globs, then
+// streams as "stream NAME".
+func (r *Rule) Sources() []string {
+	sources := slices.Clone(r.From)
+	for _, s := range r.Streams {
+		sources = append(sources, place{s.Name, true}.String())
+	}
+	return sources
+}
+
 // A Member is one member that a rule sets in data: the value of Value, or the
 // constant JSON text of Constant.
 type Member struct {
@@ -68,9 +86,12 @@ type Member struct {
 	Constant []byte // used if Value is nil; valid, compact JSON
 }
 
-// A Target is one place a rule's messages go to. Exactly one field is set.
+// A Target is one place a rule's messages go to. Exactly one field is set, but
+// for MaxLen.
 type Target struct {
 	Channel  string        // the name of a channel
+	Stream   string        // the name of a stream
+	MaxLen   int64         // about how many entries Stream keeps; 0 keeps all
 	Computed filterd.Value // yields the name of a channel; see Rule.Allow
 	Callback string        // the name of a callback given to Compile
 	Log      *slog.Level   // the log, at this level
@@ -102,3 +123,9 @@ const (
 	OverflowDropOldest Overflow = "drop_oldest"
 	OverflowDropNewest Overflow = "drop_newest"
 )
+
+// streamKey names a subscription to a stream. A stream and a channel may have
+// the same name.
+type streamKey struct{ name, group string }
+
+func keyOf(s filterd.Stream) streamKey { return streamKey{s.Name, s.Group} }

@@ -29,7 +29,7 @@ type Definition struct {
 // A RuleError is one fault of a rule.
 type RuleError struct {
 	Rule  string // the rule's name
-	Field string // "name", "from", "when", "set", "to", "allow", "on_error", "dead_letter", "overflow", "on_gap" or "loop"
+	Field string // "name", "from", "streams", "when", "set", "to", "allow", "on_error", "dead_letter", "overflow", "on_gap" or "loop"
 	Index int    // the faulty element, where the field is a list
 	Err   error
 }
@@ -49,7 +49,9 @@ type Table struct {
 	globs       []*filterd.Glob // every glob, in the order of their texts
 	byName      map[string][]*rule
 	byGlob      map[*filterd.Glob][]*rule
-	onGap       []*rule // those with OnGap
+	onGap       []*rule          // those with OnGap
+	streams     []filterd.Stream // every stream, in the order of names and groups
+	byStream    map[streamKey][]*rule
 	warnings    []*RuleError
 	mu          sync.RWMutex // guards routes and programs
 	routes      map[routeKey]*route
@@ -67,7 +69,7 @@ type Table struct {
 type rule struct {
 	Rule
 	number    int    // index into Table.rules
-	from      string // all of From
+	from      string // all of From and Streams
 	names     []string
 	globs     []*filterd.Glob
 	allow     []*filterd.Glob
@@ -81,6 +83,7 @@ func Compile(d Definition) (*Table, error) {
 		registry:    d.Registry,
 		byName:      make(map[string][]*rule),
 		byGlob:      make(map[*filterd.Glob][]*rule),
+		byStream:    make(map[streamKey][]*rule),
 		routes:      make(map[routeKey]*route),
 		programs:    make(map[string]*program),
 		shared:      make(map[crowd]*compiledSet),
@@ -93,8 +96,9 @@ func Compile(d Definition) (*Table, error) {
 	seen := make(map[string]bool, len(d.Rules))
 	globs := make(map[string]*filterd.Glob)
 	for i := range d.Rules {
-		r := &rule{Rule: d.Rules[i], number: i, from: strings.Join(d.Rules[i].From, "\x00"), callbacks: d.Callbacks}
+		r := &rule{Rule: d.Rules[i], number: i, callbacks: d.Callbacks}
 		faults = append(faults, r.check(d)...)
+		r.from = strings.Join(r.From, "\x00")
 		if seen[r.Name] {
 			faults = append(faults, r.fault("name", 0, "another rule has this name"))
 		}
@@ -111,6 +115,7 @@ func Compile(d Definition) (*Table, error) {
 			r.globs = append(r.globs, globs[from])
 			t.byGlob[globs[from]] = append(t.byGlob[globs[from]], r)
 		}
+		faults = append(faults, t.addStreams(r)...)
 		t.rules = append(t.rules, r)
 		if r.OnGap {
 			t.onGap = append(t.onGap, r)
@@ -154,13 +159,49 @@ func (t *Table) Rules() []string {
 	return names
 }
 
-// Subscriptions returns the channels and the globs that the rules take
-// messages from, each sorted and without duplicates.
-func (t *Table) Subscriptions() (names, globs []string) {
+// Subscriptions returns what the rules take messages from, each kind sorted
+// and without duplicates.
+func (t *Table) Subscriptions() filterd.Subscriptions {
+	s := filterd.Subscriptions{Channels: slices.Clone(t.names), Streams: slices.Clone(t.streams)}
 	for _, g := range t.globs {
-		globs = append(globs, g.String())
+		s.Globs = append(s.Globs, g.String())
 	}
-	return slices.Clone(t.names), globs
+	return s
+}
+
+// addStreams notes the streams that a rule takes messages from. Rules that
+// share a stream and a group get its entries together.
+func (t *Table) addStreams(r *rule) (faults []*RuleError) {
+	for i, s := range r.Streams {
+		r.from += "\x01" + s.Name + "\x02" + s.Group
+		at, known := slices.BinarySearchFunc(t.streams, s, compareStreams)
+		if !known {
+			t.streams = slices.Insert(t.streams, at, s)
+		} else if t.streams[at] != s {
+			faults = append(faults, r.fault("streams", i, "another rule reads stream %s in group %s with other settings: %s", s.Name, s.Group, differences(s, t.streams[at])))
+		}
+		t.byStream[keyOf(s)] = append(t.byStream[keyOf(s)], r)
+	}
+	return faults
+}
+
+func compareStreams(a, b filterd.Stream) int {
+	return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Group, b.Group))
+}
+
+// differences names what two subscriptions to one stream don't share.
+func differences(a, b filterd.Stream) string {
+	var different []string
+	if a.Field != b.Field {
+		different = append(different, "field")
+	}
+	if a.ClaimIdle != b.ClaimIdle {
+		different = append(different, "claim_idle")
+	}
+	if a.MaxDeliveries != b.MaxDeliveries {
+		different = append(different, "max_deliveries")
+	}
+	return strings.Join(different, ", ")
 }
 
 func (r *rule) fault(field string, index int, format string, args ...any) *RuleError {
@@ -176,8 +217,8 @@ func (r *rule) check(d Definition) []*RuleError {
 	if r.Name == "" {
 		fail("name", 0, "a rule needs a name")
 	}
-	if len(r.From) == 0 {
-		fail("from", 0, "a rule needs a channel to take messages from")
+	if len(r.From)+len(r.Streams) == 0 {
+		fail("from", 0, "a rule needs a channel or a stream to take messages from")
 	}
 	undeclared := func(channel string) bool {
 		return d.StrictChannels && !slices.ContainsFunc(d.Registry.Contracts(), func(c *filterd.Contract) bool { return overlap(c.Channel, channel) })
@@ -193,6 +234,25 @@ func (r *rule) check(d Definition) []*RuleError {
 		case len(r.Set) > 0 && d.takesBytes(from):
 			fail("set", 0, "channel %s has envelope bytes: its data has no members", from)
 		}
+	}
+	r.Streams = slices.Clone(r.Streams) // they get their defaults
+	for i := range r.Streams {
+		s := r.Streams[i].WithDefaults()
+		switch {
+		case s.Name == "":
+			fail("streams", i, "the name of a stream is not empty")
+		case slices.ContainsFunc(r.Streams[:i], func(other filterd.Stream) bool { return keyOf(other) == keyOf(s) }):
+			fail("streams", i, "stream %s is listed twice", s.Name)
+		case undeclared(s.Name):
+			fail("streams", i, "stream %s is not declared%s", s.Name, suggest(s.Name, d.Registry))
+		case len(r.Set) > 0 && d.Registry.Lookup(s.Name).Envelope == filterd.EnvelopeBytes:
+			fail("set", 0, "stream %s has envelope bytes: its data has no members", s.Name)
+		case s.ClaimIdle < 0:
+			fail("streams", i, "claim_idle %v: want more than 0", s.ClaimIdle)
+		case s.MaxDeliveries < 0:
+			fail("streams", i, "max_deliveries %d: want 1 or more", s.MaxDeliveries)
+		}
+		r.Streams[i] = s
 	}
 	members := make(map[string]bool, len(r.Set))
 	for i, m := range r.Set {
@@ -217,6 +277,13 @@ func (r *rule) check(d Definition) []*RuleError {
 				fail("to", i, "callback %s is not registered by the program", to.Callback)
 			}
 		case to.Log != nil:
+		case to.Stream != "":
+			if undeclared(to.Stream) {
+				fail("to", i, "stream %s is not declared%s", to.Stream, suggest(to.Stream, d.Registry))
+			}
+			if to.MaxLen < 0 {
+				fail("to", i, "maxlen %d: want 1 or more", to.MaxLen)
+			}
 		case to.Channel == "":
 			fail("to", i, "the name of a channel is not empty")
 		case filterd.IsGlob(to.Channel):
@@ -245,7 +312,7 @@ func (r *rule) check(d Definition) []*RuleError {
 		fail("on_error", 0, "dead_letter needs the channel: add dead_letter to the rule")
 	case r.OnError != OnErrorDeadLetter && r.DeadLetter != "":
 		fail("dead_letter", 0, "nothing goes there: on_error is %s", r.OnError)
-	case filterd.IsGlob(r.DeadLetter):
+	case filterd.IsGlob(r.DeadLetter) && !r.DeadLetterStream:
 		fail("dead_letter", 0, "%s is a pattern: a dead letter channel is one channel", r.DeadLetter)
 	case r.DeadLetter != "" && undeclared(r.DeadLetter):
 		fail("dead_letter", 0, "channel %s is not declared%s", r.DeadLetter, suggest(r.DeadLetter, d.Registry))

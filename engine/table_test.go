@@ -29,7 +29,7 @@ func TestCompileFaults(t *testing.T) {
 	}{
 		{"no rules", nil, false, `a table needs at least one rule`},
 		{"nothing", []engine.Rule{{}}, false, `rule "": name: a rule needs a name
-rule "": from: a rule needs a channel to take messages from
+rule "": from: a rule needs a channel or a stream to take messages from
 rule "": to: a rule needs a target`},
 		{"same name", []engine.Rule{{Name: "a", From: []string{"x"}, To: to("y")}, {Name: "a", From: []string{"x"}, To: to("z")}}, false, `rule "a": name: another rule has this name`},
 		{"from", []engine.Rule{{Name: "a", From: []string{"x", "", "x"}, To: to("y")}}, false, `rule "a": from: the name of a channel is not empty

@@ -44,7 +44,7 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 	var invalid error
 	for len(batch) > 0 && w.engine.halted.Load() == nil {
 		if first := batch[0]; w.last.route == nil || !w.last.route.takes(first, only) {
-			route, err := w.table.route(first.Channel, first.Pattern, only)
+			route, err := w.table.route(first, only)
 			if err != nil {
 				w.engine.fail("", err)
 				return err
@@ -177,7 +177,7 @@ func (e *Engine) line(suppressed int, level slog.Level, text string, args ...any
 // send queues an output: for flush, or in its lane.
 func (w *worker) send(output Output) {
 	if output.Channel != "" {
-		w.deliveries = append(w.deliveries, filterd.Delivery{Channel: output.Channel, Payload: output.Payload})
+		w.deliveries = append(w.deliveries, output.delivery())
 		w.outputs = append(w.outputs, output)
 		return
 	}
@@ -194,6 +194,11 @@ func (w *worker) send(output Output) {
 	if dropped := w.lanes[key].Push(j, len(output.Payload)); dropped > 0 {
 		w.engine.log(&j.counters.failures, slog.LevelWarn, "queue is full", "rule", output.Rule, "policy", output.rule.Overflow)
 	}
+}
+
+// delivery returns what a sink is to do for an output to a channel or stream.
+func (o *Output) delivery() filterd.Delivery {
+	return filterd.Delivery{Channel: o.Channel, Payload: o.Payload, Stream: o.Stream, MaxLen: o.MaxLen}
 }
 
 // flush publishes what run left for channels.
@@ -235,7 +240,7 @@ func (w *worker) settle(output Output, d *filterd.Delivery) bool {
 	default:
 		counters := w.rules[output.rule.number]
 		counters.delivered.Add(1)
-		if d.Receivers == 0 {
+		if d.Receivers == 0 && !d.Stream {
 			counters.noReceivers.Add(1)
 		}
 	}
@@ -247,9 +252,9 @@ func (w *worker) settle(output Output, d *filterd.Delivery) bool {
 func (w *worker) deadLetterUndelivered(ctx context.Context, output Output, err error) {
 	var result Result
 	mark := len(w.processor.outputs)
-	w.processor.deadLetter(&result, output.message, Output{Rule: output.Rule, Channel: output.rule.DeadLetter, rule: output.rule}, err)
+	w.processor.deadLetter(&result, output.message, output.rule.deadLetter(), err)
 	for _, letter := range w.processor.outputs[mark:] {
-		d := []filterd.Delivery{{Channel: letter.Channel, Payload: letter.Payload}}
+		d := []filterd.Delivery{letter.delivery()}
 		w.engine.config.Sink.Deliver(ctx, d)
 		w.settle(letter, &d[0])
 	}

@@ -30,7 +30,7 @@ func BenchmarkRelay(b *testing.B) {
 	server := redistest.Start(b)
 	rdb := client(b, server.Addr)
 	source, h := NewSource(rdb, SourceOptions{Logger: (&log{}).logger()}), &tally{done: make(chan struct{})}
-	source.Subscribe([]string{"prices"}, nil)
+	source.Subscribe(filterd.Subscriptions{Channels: []string{"prices"}})
 	batch := make([]filterd.Delivery, size)
 	for i := range batch {
 		batch[i] = filterd.Delivery{Channel: "prices", Payload: []byte(strings.Repeat("m", 200))}

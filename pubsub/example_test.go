@@ -190,7 +190,7 @@ func ExampleSource() {
 	}
 	defer rdb.Close()
 	source := pubsub.NewSource(rdb, pubsub.SourceOptions{})
-	source.Subscribe([]string{"PRICE_DATA"}, []string{"trades.*"})
+	source.Subscribe(filterd.Subscriptions{Channels: []string{"PRICE_DATA"}, Globs: []string{"trades.*"}})
 	if err := source.Run(ctx, printer{}); err != nil {
 		log.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/internal/redistest"
 )
 
@@ -17,7 +18,7 @@ func TestSourceGapBeginsBeforeOverload(t *testing.T) {
 	rdb := client(t, server.Addr)
 	s := NewSource(rdb, SourceOptions{Logger: (&log{}).logger()})
 	r := &recorder{block: make(chan struct{})}
-	s.Subscribe([]string{"c"}, nil)
+	s.Subscribe(filterd.Subscriptions{Channels: []string{"c"}})
 	run(t, func(ctx context.Context) error { return s.Run(ctx, r) })
 	ready(t, s)
 
@@ -55,7 +56,7 @@ func TestSourceBusyHandler(t *testing.T) {
 	rdb := client(t, server.Addr)
 	s := NewSource(rdb, SourceOptions{ProbeInterval: interval, Logger: (&log{}).logger()})
 	r := &recorder{block: make(chan struct{})}
-	s.Subscribe([]string{"c"}, nil)
+	s.Subscribe(filterd.Subscriptions{Channels: []string{"c"}})
 	run(t, func(ctx context.Context) error { return s.Run(ctx, r) })
 	ready(t, s)
 	const count = 10 * maxBatch

@@ -8,8 +8,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A Sink publishes. Safe for concurrent use.
-type Sink struct{ to filterd.Sink }
+// A Sink publishes to channels and appends to streams. Safe for concurrent use.
+type Sink struct {
+	to      filterd.Sink // channels
+	streams appender
+}
 
 var _ filterd.Sink = (*Sink)(nil)
 
@@ -19,24 +22,56 @@ var _ filterd.Sink = (*Sink)(nil)
 // second after rdb was closed.
 func NewSink(rdb redis.UniversalClient) *Sink {
 	if c, ok := rdb.(*redis.Client); ok {
-		return &Sink{&outlet{client: c}}
+		return &Sink{&outlet{client: c}, appender{rdb}}
 	}
-	return &Sink{pipelines{rdb}}
+	return &Sink{pipelines{rdb}, appender{rdb}}
 }
 
 // Deliver implements [filterd.Sink]: it publishes the whole batch at once and
 // waits for the replies, as long as the client's timeouts and ctx allow. Batches
 // of several goroutines go out together; then the longest of their times holds.
 // On one server messages are published in the order of the batch; on a Cluster
-// those of one channel are.
+// those of one channel are. Entries are appended after what goes to channels.
 //
 // Nothing is sent twice, whatever the client's retries are set to. So an Err
 // that is no reply of the server means that the message may have been
 // published. What could not even be written, because the connection was gone,
 // is written to a new one, once.
 func (s *Sink) Deliver(ctx context.Context, batch []filterd.Delivery) {
-	if len(batch) > 0 {
+	streams := 0
+	for i := range batch {
+		if batch[i].Stream {
+			streams++
+		}
+	}
+	switch {
+	case len(batch) == 0:
+	case streams == 0:
 		s.to.Deliver(ctx, batch)
+	case streams == len(batch):
+		s.streams.deliver(ctx, batch)
+	default:
+		s.both(ctx, batch)
+	}
+}
+
+// both delivers a batch for channels and streams.
+func (s *Sink) both(ctx context.Context, batch []filterd.Delivery) {
+	var parts [2][]filterd.Delivery
+	var from [2][]int // indices into batch
+	for i, d := range batch {
+		part := 0
+		if d.Stream {
+			part = 1
+		}
+		parts[part], from[part] = append(parts[part], d), append(from[part], i)
+	}
+	s.to.Deliver(ctx, parts[0])
+	s.streams.deliver(ctx, parts[1])
+	for part, indices := range from {
+		for i, at := range indices {
+			batch[at].Receivers, batch[at].Err = parts[part][i].Receivers, parts[part][i].Err
+		}
 	}
 }
 

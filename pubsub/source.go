@@ -105,12 +105,12 @@ func NewSource(rdb redis.UniversalClient, options SourceOptions) *Source {
 	}
 }
 
-// Subscribe implements [filterd.Source]: it replaces the set of names and
+// Subscribe implements [filterd.Source]: it replaces the set of channels and
 // globs, and tells Redis only the difference. Messages of a channel that is
 // no longer listened to may be on their way still. It doesn't wait; see
 // [Source.WaitReady].
-func (s *Source) Subscribe(names, globs []string) {
-	s.ledger.want(names, globs)
+func (s *Source) Subscribe(to filterd.Subscriptions) {
+	s.ledger.want(to.Channels, to.Globs)
 	s.wake()
 }
 

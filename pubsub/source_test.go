@@ -22,7 +22,7 @@ func start(t testing.TB, rdb redis.UniversalClient, options SourceOptions, names
 		options.Logger = (&log{}).logger()
 	}
 	s, r := NewSource(rdb, options), &recorder{}
-	s.Subscribe(names, globs)
+	s.Subscribe(filterd.Subscriptions{Channels: names, Globs: globs})
 	stop := run(t, func(ctx context.Context) error { return s.Run(ctx, r) })
 	return s, r, stop
 }
@@ -82,7 +82,7 @@ func TestSourceSubscribeTellsTheDifference(t *testing.T) {
 		{nil, []string{"y.*"}, "3 2 2 1"},
 		{[]string{"a"}, nil, "4 2 2 2"},
 	} {
-		s.Subscribe(step.names, step.globs)
+		s.Subscribe(filterd.Subscriptions{Channels: step.names, Globs: step.globs})
 		ready(t, s)
 		got := fmt.Sprint(callsOf(server, "subscribe"), callsOf(server, "unsubscribe"), callsOf(server, "psubscribe"), callsOf(server, "punsubscribe"))
 		if got != step.commands {
@@ -100,7 +100,7 @@ func TestSourceBatches(t *testing.T) {
 	rdb := client(t, server.Addr)
 	s := NewSource(rdb, SourceOptions{Logger: (&log{}).logger()})
 	r := &recorder{block: make(chan struct{})}
-	s.Subscribe([]string{"c"}, nil)
+	s.Subscribe(filterd.Subscriptions{Channels: []string{"c"}})
 	run(t, func(ctx context.Context) error { return s.Run(ctx, r) })
 	ready(t, s)
 
@@ -338,11 +338,11 @@ func TestSourceRefusedSubscription(t *testing.T) {
 	r.want(t, "open 1", "free.1<free.* 3")
 
 	// What is no longer wanted is no longer an error.
-	s.Subscribe([]string{"open"}, []string{"free.*"})
+	s.Subscribe(filterd.Subscriptions{Channels: []string{"open"}, Globs: []string{"free.*"}})
 	ready(t, s)
 
 	// A grant counts on the next connection at the latest.
-	s.Subscribe([]string{"open", "closed"}, nil)
+	s.Subscribe(filterd.Subscriptions{Channels: []string{"open", "closed"}})
 	if err := s.WaitReady(deadline(t)); err == nil {
 		t.Error("closed channel: no error")
 	}
@@ -474,7 +474,7 @@ func TestSourceRefusedFailsFast(t *testing.T) {
 	server := redistest.Start(t)
 	rdb := reader(t, server, "+subscribe", "&open")
 	s := NewSource(rdb, SourceOptions{FailFast: true, Logger: (&log{}).logger()})
-	s.Subscribe([]string{"open", "closed"}, []string{"g*"})
+	s.Subscribe(filterd.Subscriptions{Channels: []string{"open", "closed"}, Globs: []string{"g*"}})
 	err := s.Run(context.Background(), &recorder{}) // one that can't end
 	wantError(t, err, `subscribe to "closed": `+noChannel+" (grant it with ACL SETUSER)\n"+
 		`subscribe to "g*": NOPERM this user has no permissions to run the 'psubscribe' command (grant it with ACL SETUSER)`)
@@ -515,7 +515,7 @@ func TestSourceWrongPassword(t *testing.T) {
 		"":      "NOAUTH Authentication required. (check username and password)",
 	} {
 		s := NewSource(clientWith(t, Options{Addrs: []string{server.Addr}, Password: password}), SourceOptions{FailFast: true})
-		s.Subscribe([]string{"a"}, nil)
+		s.Subscribe(filterd.Subscriptions{Channels: []string{"a"}})
 		err := s.Run(deadline(t), &recorder{})
 		wantError(t, err, "redis at "+server.Addr+": "+want)
 		if !errors.Is(err, ErrUnreachable) {
@@ -544,7 +544,7 @@ func TestSourceClosedClient(t *testing.T) {
 func TestSourceDrains(t *testing.T) {
 	server := redistest.Start(t)
 	s := NewSource(client(t, server.Addr), SourceOptions{Logger: (&log{}).logger(), DrainTimeout: patience})
-	s.Subscribe([]string{"a"}, []string{"g*"})
+	s.Subscribe(filterd.Subscriptions{Channels: []string{"a"}, Globs: []string{"g*"}})
 	h := &drainer{entered: make(chan struct{}), leave: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -584,7 +584,7 @@ func TestSourceDrainIsBounded(t *testing.T) {
 	server := redistest.Start(t)
 	logged := &log{}
 	s := NewSource(client(t, server.Addr), SourceOptions{Logger: logged.logger(), DrainTimeout: 50 * time.Millisecond})
-	s.Subscribe([]string{"a"}, nil)
+	s.Subscribe(filterd.Subscriptions{Channels: []string{"a"}})
 	h, begin := &stuck{entered: make(chan struct{}, 1)}, time.Now()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -641,7 +641,7 @@ func TestSourceDrainLosesNothing(t *testing.T) {
 			const count, size = 30_000, 500
 			logged, h := &log{}, &slow{}
 			s := NewSource(rdb, SourceOptions{Logger: logged.logger(), DrainTimeout: patience})
-			s.Subscribe([]string{"a"}, []string{"g*"})
+			s.Subscribe(filterd.Subscriptions{Channels: []string{"a"}, Globs: []string{"g*"}})
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			ended := make(chan error, 1)
@@ -705,7 +705,7 @@ func TestSourceDrainWithoutAnswer(t *testing.T) {
 			proxy.Set(faultproxy.Fault{})
 			logged, r := &log{}, &recorder{}
 			s := NewSource(client(t, proxy.Addr()), SourceOptions{Logger: logged.logger(), DrainTimeout: test.timeout})
-			s.Subscribe([]string{"a"}, []string{"g*"})
+			s.Subscribe(filterd.Subscriptions{Channels: []string{"a"}, Globs: []string{"g*"}})
 			ctx, cancel := context.WithCancel(context.Background())
 			defer cancel()
 			ended := make(chan error, 1)

@@ -213,8 +213,8 @@ func newRoutes(handlers []*handler) *routes {
 }
 
 // listen returns what to subscribe to.
-func (r *routes) listen() (names, globs []string) {
-	return slices.Collect(maps.Keys(r.names)), slices.Collect(maps.Keys(r.globs))
+func (r *routes) listen() filterd.Subscriptions {
+	return filterd.Subscriptions{Channels: slices.Collect(maps.Keys(r.names)), Globs: slices.Collect(maps.Keys(r.globs))}
 }
 
 // of returns the handlers of a message. Redis sends one copy for each

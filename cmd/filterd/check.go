@@ -67,7 +67,7 @@ func check(c *cli.Context) error {
 	linear := 0
 	for i, a := range found {
 		r := loaded.Rules[i]
-		fmt.Fprintf(c.App.Writer, "  %s: from %s, %s, to %s\n    index: %s\n", oneLine(r.Name), oneLine(strings.Join(r.From, ", ")), condition(r), oneLine(targets(r)), oneLine(a.String()))
+		fmt.Fprintf(c.App.Writer, "  %s: from %s, %s, to %s\n    index: %s\n", oneLine(r.Name), oneLine(strings.Join(r.Sources(), ", ")), condition(r), oneLine(targets(r)), oneLine(a.String()))
 		if a.Linear {
 			linear++
 		}
@@ -134,6 +134,8 @@ func targets(r engine.Rule) string {
 			texts = append(texts, fmt.Sprintf("${%v}", to.Computed))
 		case to.Callback != "":
 			texts = append(texts, "callback "+to.Callback)
+		case to.Stream != "":
+			texts = append(texts, "stream "+to.Stream)
 		case to.Log != nil:
 			texts = append(texts, "log "+strings.ToLower(to.Log.String()))
 		default:

@@ -107,7 +107,7 @@ func explain(c *cli.Context) error {
 		return err
 	}
 	if c.IsSet("channel") && !takes(rule, c.String("channel")) {
-		return usage("rule %s takes no messages of channel %q, but of %s", rule.Name, c.String("channel"), strings.Join(rule.From, ", "))
+		return usage("rule %s takes no messages of channel %q, but of %s", rule.Name, c.String("channel"), strings.Join(rule.Sources(), ", "))
 	}
 	found, err := ruleAccess([]engine.Rule{rule})
 	if err != nil {
@@ -126,7 +126,11 @@ func explain(c *cli.Context) error {
 		if c.Bool("data") {
 			payload = withEvent(loaded.Registry, channel, payload)
 		}
-		if e.Message, err = explainMessage(loaded.Registry, rule, &filterd.Message{Channel: channel, Payload: payload}); err != nil {
+		m := &filterd.Message{Channel: channel, Payload: payload}
+		if !takesChannel(rule, channel) {
+			m.ID = offlineID
+		}
+		if e.Message, err = explainMessage(loaded.Registry, rule, m); err != nil {
 			return err
 		}
 	}
@@ -161,17 +165,27 @@ func explainedRule(c *cli.Context, loaded *config.Config) (engine.Rule, error) {
 	return loaded.Rules[i], nil
 }
 
-// takes reports whether a rule takes messages of a channel.
-func takes(r engine.Rule, channel string) bool {
+// offlineID is the ID of entries that come from no stream.
+const offlineID = "0-1"
+
+// takes reports whether a rule takes messages of a channel or a stream.
+func takes(r engine.Rule, name string) bool {
+	return takesChannel(r, name) || slices.ContainsFunc(r.Streams, func(s filterd.Stream) bool { return s.Name == name })
+}
+
+func takesChannel(r engine.Rule, channel string) bool {
 	return channel != "" && slices.ContainsFunc(r.From, func(from string) bool { return filterd.CompileGlob(from).Match(channel) })
 }
 
-// explainedChannel returns the channel that the message comes from.
+// explainedChannel returns the channel, or stream, that the message comes from.
 func explainedChannel(c *cli.Context, r engine.Rule) (string, error) {
 	if c.IsSet("channel") {
 		return c.String("channel"), nil
 	}
 	names := slices.DeleteFunc(slices.Clone(r.From), filterd.IsGlob)
+	for _, s := range r.Streams {
+		names = append(names, s.Name)
+	}
 	switch len(names) {
 	case 0:
 		return "", usage("rule %s takes messages of any channel like %s: name one with --channel", r.Name, strings.Join(r.From, ", "))

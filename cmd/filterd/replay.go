@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,15 +20,17 @@ func replayCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "replay",
 		Usage: "run the rules over messages from standard input, without Redis",
-		Description: "With --channel each line is a payload; without it each line is a record\n" +
+		Description: "With --channel or --stream each line is a payload; without it each line is a record\n" +
 			`  {"channel": "PRICE_DATA", "payload": "…"}` + "\n" +
-			"with payload_base64 instead of payload where that is no text. For every delivery, dead letters too, one\n" +
+			"with stream instead of channel for an entry of a stream, and payload_base64 instead of payload where\n" +
+			"that is no text. For every delivery, dead letters too, one\n" +
 			`line {"rule", "to", "payload"} comes out; what rules send out is not fed back.` + "\n\n" +
 			"Lines that are no valid message, or that a rule fails on, go to standard error with their number; then\n" +
 			"the exit code is 1.",
 		Flags: []cli.Flag{
 			configFlag(),
 			channelFlag("take each line as a payload of this `CHANNEL`"),
+			&cli.StringFlag{Name: "stream", Usage: "take each line as the message of an entry of this `STREAM`"},
 			&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "only count the lines that are invalid or fail"},
 			outputFlag(),
 		},
@@ -38,6 +41,8 @@ func replayCommand() *cli.Command {
 // A record is a recorded message.
 type record struct {
 	Channel       string    `json:"channel"`
+	Stream        string    `json:"stream"` // instead of channel
+	ID            string    `json:"id"`     // of the stream's entry
 	Payload       *string   `json:"payload"`
 	PayloadBase64 []byte    `json:"payload_base64"`
 	Received      time.Time `json:"received"`
@@ -58,6 +63,9 @@ func replay(c *cli.Context) error {
 	if c.IsSet("channel") && (c.String("channel") == "" || filterd.IsGlob(c.String("channel"))) {
 		return usage("--channel %q: want the name of a channel", c.String("channel"))
 	}
+	if c.IsSet("stream") && (c.String("stream") == "" || c.IsSet("channel")) {
+		return usage("--stream %q: want the name of a stream, and no --channel", c.String("stream"))
+	}
 	loaded, err := loadConfig(c)
 	if err != nil {
 		return err
@@ -68,7 +76,7 @@ func replay(c *cli.Context) error {
 	defer out.Flush()
 	t := newTally(c)
 	err = eachLine(c.Context, c.App.Reader, t, func(n int, line []byte) error {
-		m, err := readMessage(c.String("channel"), line)
+		m, err := readMessage(c.String("channel"), c.String("stream"), line)
 		if err != nil {
 			t.invalid(n, err)
 			return nil
@@ -115,25 +123,33 @@ func (t *tally) add(n int, result engine.Result) {
 	}
 }
 
-// readMessage makes a message of a line: a payload of the channel, or a record
-// if channel is empty. The message borrows the line.
-func readMessage(channel string, line []byte) (*filterd.Message, error) {
-	if channel != "" {
+// readMessage makes a message of a line: a payload of the channel or the stream,
+// or a record if both are empty. The message borrows the line.
+func readMessage(channel, stream string, line []byte) (*filterd.Message, error) {
+	switch {
+	case channel != "":
 		return &filterd.Message{Channel: channel, Payload: line}, nil
+	case stream != "":
+		return &filterd.Message{Channel: stream, ID: offlineID, Payload: line}, nil
 	}
 	var r record
 	if err := json.Unmarshal(line, &r); err != nil {
 		return nil, fmt.Errorf(`not a record {"channel", "payload"}: %w (--channel takes lines as payloads)`, err)
 	}
-	switch {
-	case r.Channel == "":
-		return nil, errors.New("the record has no channel (--channel takes lines as payloads)")
-	case r.Payload != nil:
-		return &filterd.Message{Channel: r.Channel, Payload: []byte(*r.Payload), Received: r.Received}, nil
-	case r.PayloadBase64 != nil:
-		return &filterd.Message{Channel: r.Channel, Payload: r.PayloadBase64, Received: r.Received}, nil
+	m := &filterd.Message{Channel: r.Channel, Payload: r.PayloadBase64, Received: r.Received}
+	if r.Stream != "" {
+		m.Channel, m.ID = r.Stream, cmp.Or(r.ID, offlineID)
 	}
-	return nil, errors.New("the record has no payload")
+	if r.Payload != nil {
+		m.Payload = []byte(*r.Payload)
+	}
+	switch {
+	case m.Channel == "":
+		return nil, errors.New("the record has no channel (--channel takes lines as payloads)")
+	case m.Payload == nil:
+		return nil, errors.New("the record has no payload")
+	}
+	return m, nil
 }
 
 func newDelivery(output engine.Output) delivery {
@@ -147,14 +163,16 @@ func newDelivery(output engine.Output) delivery {
 	return d
 }
 
-// destination names where an output goes: a channel, "callback:NAME" or
-// "log:LEVEL".
+// destination names where an output goes: a channel, "stream:NAME",
+// "callback:NAME" or "log:LEVEL".
 func destination(output engine.Output) string {
 	switch {
 	case output.Callback != "":
 		return "callback:" + output.Callback
 	case output.Log != nil:
 		return "log:" + strings.ToLower(output.Log.String())
+	case output.Stream:
+		return "stream:" + output.Channel
 	}
 	return output.Channel
 }

@@ -106,6 +106,9 @@ func runRules(c *cli.Context) error {
 	reloads := &reloader{logger: logger}
 	reloads.config.Store(loaded)
 	defer func() { _ = reloads.config.Load().Close() }() // nothing of it runs any more
+	if streams := loaded.Table.Subscriptions().Streams; len(streams) > 0 {
+		return usage("%s: this version reads no streams, such as %s", loaded.Path, streams[0].Name)
+	}
 	if embedded != nil {
 		logger.Info("embedded broker", "program", embedded.Name, "url", embedded.URL)
 	}
@@ -124,8 +127,8 @@ func runRules(c *cli.Context) error {
 		Logger:   logger,
 		FailFast: c.Bool("once"),
 		OnReady: func() {
-			names, globs := reloads.config.Load().Table.Subscriptions()
-			logger.Info("ready", "channels", names, "patterns", globs)
+			to := reloads.config.Load().Table.Subscriptions()
+			logger.Info("ready", "channels", to.Channels, "patterns", to.Globs)
 		},
 		MaxMessage:   loaded.MaxMessage,
 		DrainTimeout: c.Duration("drain") / 2,

@@ -63,15 +63,15 @@ func tail(c *cli.Context) error {
 		FailFast: true,
 		Logger:   slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
-	var names, globs []string
+	var to filterd.Subscriptions
 	for _, channel := range c.Args().Slice() {
 		if filterd.IsGlob(channel) {
-			globs = append(globs, channel)
+			to.Globs = append(to.Globs, channel)
 		} else {
-			names = append(names, channel)
+			to.Channels = append(to.Channels, channel)
 		}
 	}
-	source.Subscribe(names, globs)
+	source.Subscribe(to)
 	printer := &tailPrinter{c: c, registry: registry, left: c.Int("count"), stop: cancel}
 	if where != nil {
 		printer.where = where.Matcher()
