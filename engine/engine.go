@@ -49,6 +49,7 @@ type Engine struct {
 	config   Config
 	counters counters
 	current  atomic.Pointer[generation]
+	taps     atomic.Pointer[[]*Tap] // nil: there are none; written under mu
 	halted   atomic.Pointer[HaltError]
 	halt     chan struct{} // closed when halted is set
 
@@ -341,6 +342,15 @@ func (e *Engine) allLanes() iter.Seq2[string, *lane.Lane[job]] {
 	}
 }
 
+// Halted returns the [*HaltError] that the engine has stopped with; nil if it
+// hasn't.
+func (e *Engine) Halted() error {
+	if halted := e.halted.Load(); halted != nil {
+		return halted
+	}
+	return nil
+}
+
 // Close ends the engine: further messages are refused, and what is queued is
 // handed to its callbacks for DrainTimeout. What is queued then is counted as
 // dropped. The error says how many messages that were, and how many callbacks
@@ -416,8 +426,7 @@ func (h *handler) Messages(ctx context.Context, batch []*filterd.Message) {
 
 // Gap implements [filterd.Handler].
 func (h *handler) Gap(gap filterd.Gap) {
-	h.engine.counters.gaps.Add(1)
-	h.engine.counters.gapTime.Add(int64(gap.Length()))
+	h.engine.counters.gaps.add(gap)
 	g := h.engine.acquire()
 	if g == nil {
 		return

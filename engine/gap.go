@@ -37,7 +37,7 @@ func gapEvent(gap *filterd.Gap, channels []string) *filterd.Message {
 	event := filterd.Event{
 		ID: filterd.NewID(now), Source: "filterd", Type: GapType, DataContentType: "application/json", Time: gap.To.UTC(), Data: data,
 	}
-	return &filterd.Message{Channel: channels[0], Payload: event.AppendJSON(nil), Received: now}
+	return &filterd.Message{Channel: channels[0], Payload: event.AppendJSON(nil)} // which nobody received
 }
 
 // checkGaps reports the targets of a rule with OnGap that could never get an

@@ -87,6 +87,7 @@ type Output struct {
 
 // failing is a group that failed on a message.
 type failing struct {
+	set     *ruleSet
 	group   *failureGroup
 	message *filterd.Message
 	matcher filterd.SetMatcher
@@ -255,7 +256,7 @@ func (p *Processor) fail(s *ruleSet, matcher filterd.SetMatcher, m *filterd.Mess
 	if p.counts {
 		each = group.loud
 		if len(group.quiet) > 0 {
-			p.failing = append(p.failing, failing{group, m, matcher})
+			p.failing = append(p.failing, failing{s, group, m, matcher})
 		}
 	}
 	for _, i := range each {

@@ -78,6 +78,9 @@ func (w *worker) finishStage(program *program, at int, batch []*filterd.Message)
 		m.Bind(program.projection)
 	}
 	w.processor.finishStage(b, at, batch)
+	if taps := w.engine.taps.Load(); taps != nil {
+		w.tapStage(*taps, program.rules[at], batch)
+	}
 	for i, m := range batch {
 		w.finish(m, &w.processor.results[i])
 	}

@@ -38,9 +38,12 @@ type Stats struct {
 	// Refused counts messages that came when the engine was halted or closed.
 	Refused uint64
 	// Gaps counts the spans in which messages may have been missed, and
-	// GapTime is their total length.
-	Gaps    uint64
-	GapTime time.Duration
+	// GapTime is their total length. ChannelGaps has both by the names and
+	// globs that rules take messages from, where there were any: one gap may
+	// be that of many.
+	Gaps        uint64
+	GapTime     time.Duration
+	ChannelGaps map[string]GapStats
 }
 
 // A Refusal says why and when a reload was refused. The rules are those of
@@ -60,26 +63,27 @@ type ChannelStats struct {
 // RuleStats counts what one rule did. Matched messages either failed or were
 // sent, once for each target.
 type RuleStats struct {
-	Matched     uint64 // messages that the condition kept
-	Filtered    uint64 // of those, messages that the Stage dropped
-	Errors      uint64 // messages that the rule failed on, in whatever stage
-	Delivered   uint64 // messages published, logged, or taken by a callback without an error
-	NoReceivers uint64 // of those published, how many nobody was subscribed to
-	Undelivered uint64 // publishes that failed, callbacks that failed or panicked
-	Panics      uint64 // of those undelivered, callbacks that panicked
-	Dropped     uint64 // messages that gave way in a full queue, or at the end of a drain
-	Stuck       uint64 // calls of a callback that took more than 10 s, or still do
-	Gaps        uint64 // gaps that a rule with OnGap was told of; their events count as delivered, or not, as messages do
-	Queued      int    // messages that wait for a callback, the log or the Stage, or are in its hands
+	Matched     uint64  // messages that the condition kept
+	Filtered    uint64  // of those, messages that the Stage dropped
+	Errors      uint64  // messages that the rule failed on, in whatever stage
+	Delivered   uint64  // messages published, logged, or taken by a callback without an error
+	NoReceivers uint64  // of those published, how many nobody was subscribed to
+	Undelivered uint64  // publishes that failed, callbacks that failed or panicked
+	Panics      uint64  // of those undelivered, callbacks that panicked
+	Dropped     uint64  // messages that gave way in a full queue, or at the end of a drain
+	Stuck       uint64  // calls of a callback that took more than 10 s, or still do
+	Gaps        uint64  // gaps that a rule with OnGap was told of; their events count as delivered, or not, as messages do
+	Queued      int     // messages that wait for a callback, the log or the Stage, or are in its hands
+	Latency     Latency // of what was delivered, where it is known when it was received
 }
 
 // counters holds an engine's live counters. Safe for concurrent use.
 type counters struct {
-	deadLetters, deadLettersLost, unrouted, refused, gaps atomic.Uint64
-	gapTime                                               atomic.Int64
-	refusedReloads                                        atomic.Uint64
-	lastRefusal                                           atomic.Pointer[Refusal]
-	lost                                                  lograte.Limiter // limits the log lines about lost dead letters
+	deadLetters, deadLettersLost, unrouted, refused atomic.Uint64
+	gaps                                            gapCounters
+	refusedReloads                                  atomic.Uint64
+	lastRefusal                                     atomic.Pointer[Refusal]
+	lost                                            lograte.Limiter // limits the log lines about lost dead letters
 
 	mu       sync.Mutex // guards the maps, not what they hold
 	channels map[string]*channelCounters
@@ -139,6 +143,7 @@ type channelCounters struct {
 type ruleCounters struct {
 	matched, filtered, errors, delivered, noReceivers, undelivered, panics, stuck, dropped, gaps atomic.Uint64
 
+	latency  latencyCounters
 	failures lograte.Limiter
 }
 
@@ -184,11 +189,10 @@ func (c *counters) snapshot() Stats {
 		DeadLettersLost: c.deadLettersLost.Load(),
 		Unrouted:        c.unrouted.Load(),
 		Refused:         c.refused.Load(),
-		Gaps:            c.gaps.Load(),
-		GapTime:         time.Duration(c.gapTime.Load()),
 		RefusedReloads:  c.refusedReloads.Load(),
 		LastRefusal:     c.lastRefusal.Load(),
 	}
+	c.gaps.snapshot(&s)
 	c.failing.RLock()
 	defer c.failing.RUnlock()
 	inGroups := make(map[string]uint64)
@@ -220,6 +224,7 @@ func (c *counters) snapshot() Stats {
 			Stuck:       r.stuck.Load(),
 			Dropped:     r.dropped.Load(),
 			Gaps:        r.gaps.Load(),
+			Latency:     r.latency.snapshot(),
 		}
 	}
 	return s

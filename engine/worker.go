@@ -62,6 +62,9 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 			continue
 		}
 		w.processor.process(route, batch[:n])
+		if taps := w.engine.taps.Load(); taps != nil {
+			w.tapBatch(*taps, route.program, batch[:n])
+		}
 		for i, m := range batch[:n] {
 			result := &w.processor.results[i]
 			if result.Invalid != nil {
@@ -207,10 +210,11 @@ func (w *worker) flush(ctx context.Context) {
 		return
 	}
 	w.engine.config.Sink.Deliver(ctx, w.deliveries)
+	now := time.Now()
 	failed := w.outputs[:0]
 	var errs []error
 	for i := range w.deliveries {
-		if output := w.outputs[i]; w.settle(output, &w.deliveries[i]) {
+		if output := w.outputs[i]; w.settle(output, &w.deliveries[i], now) {
 			failed = append(failed, output)
 			errs = append(errs, w.deliveries[i].Err)
 		}
@@ -224,9 +228,9 @@ func (w *worker) flush(ctx context.Context) {
 	w.outputs = w.outputs[:0]
 }
 
-// settle counts what became of a delivery, and reports whether it failed and
-// wants a dead letter.
-func (w *worker) settle(output Output, d *filterd.Delivery) bool {
+// settle counts what became of a delivery by now, and reports whether it failed
+// and wants a dead letter.
+func (w *worker) settle(output Output, d *filterd.Delivery, now time.Time) bool {
 	switch {
 	case output.DeadLetter && d.Err != nil:
 		w.engine.counters.deadLettersLost.Add(1)
@@ -240,6 +244,7 @@ func (w *worker) settle(output Output, d *filterd.Delivery) bool {
 	default:
 		counters := w.rules[output.rule.number]
 		counters.delivered.Add(1)
+		counters.latency.observe(output.message.Received, now)
 		if d.Receivers == 0 && !d.Stream {
 			counters.noReceivers.Add(1)
 		}
@@ -256,7 +261,7 @@ func (w *worker) deadLetterUndelivered(ctx context.Context, output Output, err e
 	for _, letter := range w.processor.outputs[mark:] {
 		d := []filterd.Delivery{letter.delivery()}
 		w.engine.config.Sink.Deliver(ctx, d)
-		w.settle(letter, &d[0])
+		w.settle(letter, &d[0], time.Now())
 	}
 	w.processor.outputs = w.processor.outputs[:mark]
 	w.engine.counters.deadLettersLost.Add(uint64(len(result.Lost)))
@@ -296,6 +301,7 @@ func (e *Engine) work(batch []job) {
 		return
 	}
 	j.counters.delivered.Add(1)
+	j.counters.latency.observe(j.message.Received, time.Now())
 }
 
 // hand gives a message to its callback or to the log.
