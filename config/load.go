@@ -26,6 +26,8 @@ type Config struct {
 	Redis pubsub.Options
 	// MaxMessage is for [pubsub.SourceOptions].
 	MaxMessage int
+	// Server is the section server; nil if there is none.
+	Server *Server
 	// Registry holds the contracts of the channels.
 	Registry *filterd.Registry
 	// Rules are the rules in the order of the file, and Table is compiled of
@@ -88,13 +90,9 @@ func Load(path string, opts ...Option) (*Config, error) { return load(path, nil,
 
 // load loads a config, in the place of a former one unless that is nil.
 func load(path string, former *Config, opts []Option) (*Config, error) {
-	file := File{Path: path, limit: maxSize}
-	src, err := file.readLimited()
+	_, src, here, err := openFile(path, former)
 	if err != nil {
-		return nil, &Error{Problems: []Problem{{File: path, Message: reason(err)}}, Files: []File{file}, cause: err}
-	}
-	here := func(l *loader) {
-		l.folder, l.former, l.files = filepath.Dir(path), former, []File{file}
+		return nil, err
 	}
 	c, err := Parse(path, src, append([]Option{here}, opts...)...)
 	if err != nil {
@@ -102,6 +100,18 @@ func load(path string, former *Config, opts []Option) (*Config, error) {
 	}
 	c.loaded, c.options = true, opts
 	return c, nil
+}
+
+// openFile reads the config file itself. The option makes a loader that of the
+// file.
+func openFile(path string, former *Config) (file File, src []byte, here Option, err error) {
+	file = File{Path: path, limit: maxSize}
+	if src, err = file.readLimited(); err != nil {
+		return file, nil, nil, &Error{Problems: []Problem{{File: path, Message: reason(err)}}, Files: []File{file}, cause: err}
+	}
+	return file, src, func(l *loader) {
+		l.folder, l.former, l.files = filepath.Dir(path), former, []File{file}
+	}, nil
 }
 
 // reason returns what the operating system says, without what was done and to
@@ -136,6 +146,21 @@ func (f *File) readLimited() ([]byte, error) {
 
 // Parse is [Load] for a text. The name stands for it in errors.
 func Parse(name string, src []byte, opts ...Option) (*Config, error) {
+	l, err := newLoader(name, src, opts)
+	if err != nil {
+		return nil, err
+	}
+	l.load()
+	if found := l.problems.sorted(); len(found) > 0 {
+		_ = l.config.Close() // what was loaded is of no use
+		return nil, &Error{Problems: found, Files: l.files}
+	}
+	l.config.Warnings, l.config.Files = l.warnings.sorted(), l.files
+	return l.config, nil
+}
+
+// newLoader makes the loader of a text.
+func newLoader(name string, src []byte, opts []Option) (*loader, error) {
 	l := &loader{
 		folder:      ".",
 		environment: os.LookupEnv,
@@ -151,13 +176,7 @@ func Parse(name string, src []byte, opts ...Option) (*Config, error) {
 	t := newText(name, string(src))
 	l.problems = &problems{text: t}
 	l.warnings = &problems{text: t}
-	l.load()
-	if found := l.problems.sorted(); len(found) > 0 {
-		_ = l.config.Close() // what was loaded is of no use
-		return nil, &Error{Problems: found, Files: l.files}
-	}
-	l.config.Warnings, l.config.Files = l.warnings.sorted(), l.files
-	return l.config, nil
+	return l, nil
 }
 
 // A loader reads one config.
@@ -182,18 +201,24 @@ type loader struct {
 	byModule    map[string]*moduleNode
 }
 
-func (l *loader) load() {
+// root reads the file's tree; nil, with a problem, if there is none.
+func (l *loader) root() *node {
 	t := l.problems.text
 	if offset, message, ok := t.readable(); !ok {
 		l.problems.add(offset, 1, "", "", message)
-		return
+		return nil
 	}
 	root := readTree(l.problems)
-	switch {
-	case root == nil:
-		return
-	case root.kind == scalarNode && root.tag == tagNull:
+	if root != nil && root.kind == scalarNode && root.tag == tagNull {
 		l.problems.add(root.offset, 1, "", "", "the file is empty")
+		return nil
+	}
+	return root
+}
+
+func (l *loader) load() {
+	root := l.root()
+	if root == nil {
 		return
 	}
 	file, ok := l.section("", root, fileKeys)
@@ -202,6 +227,9 @@ func (l *loader) load() {
 	}
 	if key, n := file.get("redis"); n != nil {
 		l.redis(key, n)
+	}
+	if key, n := file.get("server"); n != nil {
+		l.server(key, n)
 	}
 	if key, n := file.get("strict_channels"); n != nil {
 		l.strict, _ = l.boolean(key, n)

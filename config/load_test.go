@@ -175,6 +175,9 @@ func describe(c *Config) string {
 	if r.TLS != nil {
 		fmt.Fprintf(&b, "tls: %+v\n", *r.TLS)
 	}
+	if s := c.Server; s != nil {
+		fmt.Fprintf(&b, "server: listen %q, token %d bytes, probe %q, tls %v\n", s.Listen, len(s.Token), s.Probe, s.TLS)
+	}
 	for _, c := range c.Registry.Contracts() {
 		fmt.Fprintf(&b, "channel %s: envelope %s, schema %v, validate %s %v, max_size %d, dead_letter %q\n",
 			c.Channel, c.Envelope, c.Schema, c.Validate, c.SampleRate, c.MaxSize, c.DeadLetter)
@@ -536,5 +539,37 @@ func BenchmarkParse(b *testing.B) {
 		if _, err := parse(text.String()); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestLoadServer reads the section server of files that are faulty elsewhere.
+func TestLoadServer(t *testing.T) {
+	for _, test := range []struct {
+		text string
+		want *Server
+		err  string
+	}{
+		{text: "rules: 7\nserver: {}\n", want: &Server{Listen: DefaultListen}},
+		{text: "rules: {}\nsurplus: 1\nserver: {listen: localhost:1, token: \"${TOKEN}\"}\n", want: &Server{Listen: "localhost:1", Token: "0123456789abcdef"}},
+		{text: "redis: {url: \"${NONE}\"}\n"},
+		{text: "server: {listen: nowhere}\n", err: "FILE:1:18: server.listen: want host:port\n    1 | server: {listen: nowhere}\n      |                  ^~~~~~~ write \"127.0.0.1:9464\""},
+		{text: "", err: "FILE:1:1: the file is empty"},
+	} {
+		path := filepath.Join(t.TempDir(), "filterd.yaml")
+		if err := os.WriteFile(path, []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := LoadServer(path, Environment(func(string) (string, bool) { return "0123456789abcdef", true }))
+		if err != nil {
+			checkError(t, test.text, errors.New(strings.ReplaceAll(err.Error(), path, "FILE")), test.err)
+		} else if test.err != "" {
+			t.Errorf("%q was accepted", test.text)
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", test.text, diff)
+		}
+	}
+	if _, err := LoadServer(filepath.Join(t.TempDir(), "none.yaml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is missing: %v", err)
 	}
 }

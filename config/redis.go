@@ -37,9 +37,9 @@ func (l *loader) redis(key string, n *node) {
 		o.DB, _ = l.integer(key, n, 0, 1<<30)
 	}
 	o.Username = l.optionalText(s, "username")
-	o.Password = l.password(s, "password")
+	o.Password = l.secret(s, "password", "a password")
 	o.SentinelUsername = l.optionalText(s, "sentinel_username")
-	o.SentinelPassword = l.password(s, "sentinel_password")
+	o.SentinelPassword = l.secret(s, "sentinel_password", "a password")
 	if key, n := s.get("max_message"); n != nil {
 		switch size := l.byteSize(key, n); {
 		case size >= filterd.DefaultMaxSize:
@@ -114,36 +114,10 @@ func (l *loader) redisURL(s section) filterd.Secret {
 	return filterd.Secret(l.optionalText(s, "url"))
 }
 
-// password reads a password, which may only be referred to.
-func (l *loader) password(s section, name string) filterd.Secret {
-	key, n := s.get(name)
-	if n == nil {
-		return ""
-	}
-	if n.kind == scalarNode && !n.blank() && !strings.Contains(n.value, "${") {
-		l.fail(key, n, "write ${VARIABLE} or ${file:path}", "a password may not stand in the file")
-		return ""
-	}
-	return filterd.Secret(l.optionalText(s, name))
-}
-
 func (l *loader) tls(key string, n *node) *pubsub.TLS {
 	s, ok := l.section(key, n, tlsKeys)
 	if !ok {
 		return nil
 	}
-	file := func(name string) string {
-		path := l.optionalText(s, name)
-		if path == "" {
-			return ""
-		}
-		_, err := l.regularFile(path, maxSize)
-		if key, n := s.get(name); err != nil && path != n.value {
-			l.wantReferred(key, n, "the path of a file")
-		} else if err != nil {
-			l.fail(key, n, "", "%v", err)
-		}
-		return l.file(path)
-	}
-	return &pubsub.TLS{CA: file("ca"), Cert: file("cert"), Key: file("key"), ServerName: l.optionalText(s, "server_name")}
+	return &pubsub.TLS{CA: l.pem(s, "ca"), Cert: l.pem(s, "cert"), Key: l.pem(s, "key"), ServerName: l.optionalText(s, "server_name")}
 }

@@ -43,6 +43,8 @@ func TestEveryKeyIsRead(t *testing.T) {
 		{"", "%s: [[1]]\n", fileKeys},
 		{"redis.", "redis: {%s: [[1]]}\n", redisKeys},
 		{"redis.tls.", "redis: {tls: {%s: [[1]]}}\n", tlsKeys},
+		{"server.", "server: {%s: [[1]]}\n", serverKeys},
+		{"server.tls.", "server: {tls: {%s: [[1]]}}\n", serverTLSKeys},
 		{"channels.c.", "channels: {c: {%s: [[1]]}}\n", channelKeys},
 		{"channels.c.validate.", "channels: {c: {validate: {%s: [[1]]}}}\n", validateKeys},
 		{"modules.m.", "modules: {m: {%s: [[.nan]]}}\n", moduleKeys},

@@ -17,6 +17,19 @@ type fileSpec struct {
 	Channels       map[string]channelSpec `json:"channels,omitempty" jsonschema_description:"What the messages of channels and streams must be. A key is a channel's or a stream's name, or a glob as PSUBSCRIBE takes it. An exact name goes before globs, and among globs the one with the longest literal prefix."`
 	Modules        map[string]moduleSpec  `json:"modules,omitempty" jsonschema_description:"WebAssembly modules that rules can name under wasm."`
 	Rules          map[string]ruleSpec    `json:"rules" jsonschema_description:"The rules by their names, in the order in which they act on a message. Each goes in this order: when, wasm, set, to."`
+	Server         *serverSpec            `json:"server,omitempty" jsonschema_description:"The admin server of filterd run: its state, its metrics, reload, tap and explain. {} takes the defaults. Without the section there is none."`
+}
+
+type serverSpec struct {
+	Listen word           `json:"listen,omitempty" default:"127.0.0.1:9464" jsonschema_description:"The host:port to listen on. An address that other machines reach needs tls and token."`
+	Token  password       `json:"token,omitempty" jsonschema_description:"What a request must show, as ${VARIABLE} or ${file:path}, to reload, to see messages or profiles, or to see anything where other machines reach the server. At least 16 characters. Default: nobody may."`
+	Probe  word           `json:"probe,omitempty" jsonschema_description:"The host:port of a second server, plain HTTP, with /livez, /readyz and /metrics only. Default: none."`
+	TLS    *serverTLSSpec `json:"tls,omitempty" jsonschema_description:"Makes the admin server encrypt. The files are read again when they change."`
+}
+
+type serverTLSSpec struct {
+	Cert word `json:"cert" jsonschema_description:"A PEM file with the server's certificate, and those that vouch for it."`
+	Key  word `json:"key" jsonschema_description:"A PEM file with the certificate's private key."`
 }
 
 type redisSpec struct {
@@ -175,6 +188,8 @@ var (
 	streamSourceKeys = keysOf[streamSourceSpec]()
 	testKeys         = keysOf[testSpec]()
 	validateKeys     = keysOf[sampleSpec]()
+	serverKeys       = keysOf[serverSpec]()
+	serverTLSKeys    = keysOf[serverTLSSpec]()
 )
 
 func keysOf[Spec any]() []string {

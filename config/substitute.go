@@ -10,7 +10,7 @@ const maxSecret = 64 << 10
 
 // secretKeys are the keys that take ${file:…}. What is wrong with their values
 // is said without showing them.
-var secretKeys = map[string]bool{"redis.url": true, "redis.password": true, "redis.sentinel_password": true}
+var secretKeys = map[string]bool{"redis.url": true, "redis.password": true, "redis.sentinel_password": true, "server.token": true}
 
 // substitute replaces ${NAME}, ${NAME:-default} and ${file:path} in a scalar's
 // value; $${ stands for ${. It reports whether all could be replaced.
@@ -53,7 +53,7 @@ func (l *loader) substitute(key string, n *node) (string, bool) {
 		case strings.Contains(reference, "${"):
 			fail(start, stop, "", "a reference within a reference")
 		case isFile && !secretKeys[key]:
-			fail(start, stop, "use an environment variable", "${file:…} is for passwords and redis.url only")
+			fail(start, stop, "use an environment variable", "${file:…} is for passwords, tokens and redis.url only")
 		case isFile:
 			secret, err := l.readSecret(file)
 			if err != nil {

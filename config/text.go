@@ -154,7 +154,7 @@ func (t *text) problem(offset, length int, key, hint, message string) Problem {
 }
 
 var (
-	passwordKey = regexp.MustCompile(`(?i)password["']?\s*:\s*`)
+	passwordKey = regexp.MustCompile(`(?i)(?:password|token)["']?\s*:\s*`)
 	urlPassword = regexp.MustCompile(`://[^\s@/]*@`)
 )
 

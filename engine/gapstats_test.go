@@ -13,7 +13,7 @@ import (
 // gapsOnly is a source that has nothing but gaps.
 type gapsOnly []filterd.Gap
 
-func (s gapsOnly) Subscribe(_, _ []string) {}
+func (s gapsOnly) Subscribe(filterd.Subscriptions) {}
 func (s gapsOnly) Run(_ context.Context, h filterd.Handler) error {
 	for _, g := range s {
 		h.Gap(g)

@@ -93,6 +93,7 @@ type Tapped struct {
 // Callback and Log is set.
 type TappedOutput struct {
 	Channel    string
+	Stream     bool // Channel is a stream
 	Callback   string
 	Log        string // the level
 	Payload    []byte // its first MaxTapped bytes
@@ -274,7 +275,7 @@ func newTapped(outcome TapOutcome, m *filterd.Message, err error, r *rule, resul
 		if o.rule != r {
 			continue
 		}
-		output := TappedOutput{Channel: o.Channel, Callback: o.Callback, Bytes: len(o.Payload), DeadLetter: o.DeadLetter}
+		output := TappedOutput{Channel: o.Channel, Stream: o.Stream, Callback: o.Callback, Bytes: len(o.Payload), DeadLetter: o.DeadLetter}
 		if o.Log != nil {
 			output.Log = o.Log.String()
 		}
