@@ -33,13 +33,14 @@ type Config struct {
 	// Workers is how many goroutines run the Stage of one rule. Default: as
 	// many as can run at once, and at least 2.
 	Workers int
-	// QueueMessages bounds the messages that wait for one callback, or the
-	// log, of one rule, or for one of its workers. Default 1024.
+	// QueueMessages bounds the messages that wait for one callback, one
+	// goroutine of a webhook, or the log, of one rule, or for one of its
+	// workers. Default 1024.
 	QueueMessages int
 	// QueueBytes bounds the payloads that wait there. Default 16 MiB.
 	QueueBytes int
-	// DrainTimeout bounds how long Close waits for callbacks to take what is
-	// queued. Default 5 s.
+	// DrainTimeout bounds how long Close waits for callbacks and webhooks to
+	// take what is queued. Default 5 s.
 	DrainTimeout time.Duration
 }
 
@@ -53,7 +54,7 @@ type Engine struct {
 	halted   atomic.Pointer[HaltError]
 	halt     chan struct{} // closed when halted is set
 
-	// lifetime is what callbacks are called with; Close ends it.
+	// lifetime is what callbacks and webhooks are called with; Close ends it.
 	lifetime context.Context
 	end      context.CancelFunc
 
@@ -352,9 +353,10 @@ func (e *Engine) Halted() error {
 }
 
 // Close ends the engine: further messages are refused, and what is queued is
-// handed to its callbacks for DrainTimeout. What is queued then is counted as
+// handed to its callbacks and webhooks for DrainTimeout. Then their context ends,
+// and what is queued, or in the hands of those who give up, is counted as
 // dropped. The error says how many messages that were, and how many callbacks
-// have not returned; their context ends now.
+// have not returned even so.
 func (e *Engine) Close() error {
 	e.mu.Lock()
 	if e.closed {
@@ -390,11 +392,26 @@ func (e *Engine) Close() error {
 		dropped += n
 		inHand += m
 	}
+	if inHand > 0 {
+		e.end()
+		moment, cancel := context.WithTimeout(context.Background(), giveUpTime)
+		defer cancel()
+		dropped += inHand
+		inHand = 0
+		for _, l := range lanes {
+			_, m := l.Wait(moment)
+			inHand += m
+		}
+		dropped -= inHand
+	}
 	if dropped+inHand > 0 {
-		return fmt.Errorf("the drain ended with %d queued messages dropped and %d in the hands of callbacks that have not returned", dropped, inHand)
+		return fmt.Errorf("the drain ended with %d messages dropped and %d in the hands of callbacks that have not returned", dropped, inHand)
 	}
 	return nil
 }
+
+// giveUpTime is how long Close waits for callbacks whose context has ended.
+const giveUpTime = 100 * time.Millisecond
 
 // fail halts the engine.
 func (e *Engine) fail(rule string, err error) {

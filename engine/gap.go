@@ -85,14 +85,14 @@ func (w *worker) tellOfGap(ctx context.Context, gap *filterd.Gap) {
 		}
 		w.rules[r.number].gaps.Add(1)
 		m := gapEvent(gap, channels)
-		for _, to := range r.To {
-			output := Output{Rule: r.Name, Payload: m.Payload, rule: r, message: m}
+		for i, to := range r.To {
+			output := Output{Rule: r.Name, Payload: m.Payload, rule: r, message: m, slow: r.slow[i]}
 			if to.aim(&output); to.Computed != nil {
 				continue
 			}
 			if output.Channel != "" {
-				if err := w.processor.checkTarget(output.Channel, m); err != nil {
-					w.ruleError(r, m, fmt.Errorf("on_gap: %w", err))
+				if err := w.table.checkTarget(output.Channel, m); err != nil {
+					w.engine.ruleError(w.rules[r.number], r, m, fmt.Errorf("on_gap: %w", err))
 					continue
 				}
 			}

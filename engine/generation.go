@@ -58,26 +58,28 @@ func (e *Engine) newGeneration(t *Table) (next *generation, unused []laneKey) {
 	return next, unused
 }
 
-// A laneKey names a queue: between a rule and one of its callbacks, or the log,
-// or before the rule's Stage.
+// A laneKey names a queue: one of those between a rule and a slow target, or
+// before the rule's Stage.
 type laneKey struct {
 	rule     string
-	callback string // empty for the log
-	stage    int    // from 1: which of the queues before the Stage; 0 for a target's queue
+	target   string // the slow target's name; empty for the Stage
+	number   int    // which of several queues: messages are spread over them by their key
 	overflow Overflow
 }
 
 // laneKeys returns the keys of all queues of the rule.
 func (r *rule) laneKeys(workers int) []laneKey {
 	var keys []laneKey
-	for _, to := range r.To {
-		if to.Callback != "" || to.Log != nil {
-			keys = append(keys, laneKey{rule: r.Name, callback: to.Callback, overflow: r.Overflow})
+	for _, slow := range r.slow {
+		if slow != nil {
+			for i := range slow.lanes {
+				keys = append(keys, laneKey{rule: r.Name, target: slow.name, number: i, overflow: r.Overflow})
+			}
 		}
 	}
 	if r.Stage != nil {
 		for i := range workers {
-			keys = append(keys, laneKey{rule: r.Name, stage: i + 1, overflow: r.Overflow})
+			keys = append(keys, laneKey{rule: r.Name, number: i, overflow: r.Overflow})
 		}
 	}
 	return keys
@@ -85,7 +87,7 @@ func (r *rule) laneKeys(workers int) []laneKey {
 
 func (e *Engine) newLane(key laneKey) *lane.Lane[job] {
 	limits := lane.Limits{Messages: e.config.QueueMessages, Bytes: e.config.QueueBytes}
-	if key.stage == 0 {
+	if key.target != "" {
 		return lane.New(limits, key.overflow == OverflowDropNewest, 1, e.work, job.lost)
 	}
 	s := &stager{}

@@ -14,7 +14,7 @@ const LatencyBuckets = 22
 const firstBound = 14
 
 // A Latency counts how long messages took: from when they were received until
-// they were published, logged, or taken by a callback.
+// they were published, logged, or taken by a callback or a webhook.
 type Latency struct {
 	// Buckets counts by time: Buckets[i] what took longer than the bucket
 	// before it allows, but no longer than LatencyBound(i); the last one has

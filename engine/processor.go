@@ -65,7 +65,7 @@ type Outcome struct {
 }
 
 // An Output is one message on its way to one target: a channel, a stream, a
-// callback or the log.
+// callback, a webhook or the log.
 type Output struct {
 	// Rule names the rule; empty for the dead letter of a contract.
 	Rule    string
@@ -75,6 +75,7 @@ type Output struct {
 	Stream   bool
 	MaxLen   int64
 	Callback string
+	Webhook  string
 	Log      *slog.Level
 	// Payload is the message as the rule's stages left it, or a dead letter.
 	Payload []byte
@@ -83,6 +84,9 @@ type Output struct {
 
 	rule    *rule
 	message *filterd.Message // as it came in
+	slow    *slowTarget      // nil if the target is not slow
+	bound   *boundProgram    // of the rule; nil unless the message came to its condition
+	at      int              // the rule's place there
 }
 
 // failing is a group that failed on a message.
@@ -369,7 +373,7 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *
 		out = m.With(payload)
 	}
 	for i := range r.To {
-		output := Output{Rule: r.Name, Payload: out.Payload, rule: r, message: m}
+		output := Output{Rule: r.Name, Payload: out.Payload, rule: r, message: m, slow: r.slow[i], bound: b, at: at}
 		if to := &r.To[i]; to.Computed != nil {
 			channel, err := yield(r, values[computed], out)
 			computed++
@@ -381,7 +385,7 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *
 			to.aim(&output)
 		}
 		if output.Channel != "" {
-			if err := p.checkTarget(output.Channel, out); err != nil {
+			if err := p.table.checkTarget(output.Channel, out); err != nil {
 				return fmt.Errorf("to: %w", err)
 			}
 		}
@@ -395,7 +399,7 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *
 
 // aim makes the target that of an output, unless it is computed.
 func (to *Target) aim(o *Output) {
-	if o.Channel, o.Callback, o.Log = to.Channel, to.Callback, to.Log; to.Stream != "" {
+	if o.Channel, o.Callback, o.Webhook, o.Log = to.Channel, to.Callback, to.Webhook, to.Log; to.Stream != "" {
 		o.Channel, o.Stream, o.MaxLen = to.Stream, true, to.MaxLen
 	}
 }
@@ -421,12 +425,12 @@ func yield(r *rule, target filterd.Evaluator, m *filterd.Message) (string, error
 // checkTarget checks a payload against the contract of the channel it goes to.
 // A channel without a contract takes anything; and what came in under the same
 // contract, unchanged, has been checked.
-func (p *Processor) checkTarget(channel string, m *filterd.Message) error {
-	contract := p.table.registry.Lookup(channel)
+func (t *Table) checkTarget(channel string, m *filterd.Message) error {
+	contract := t.registry.Lookup(channel)
 	if contract.Channel == "" || m.Checked(contract) {
 		return nil
 	}
-	return p.table.registry.CheckWhole(&filterd.Message{Channel: channel, Payload: m.Payload, Received: m.Received})
+	return t.registry.CheckWhole(&filterd.Message{Channel: channel, Payload: m.Payload, Received: m.Received})
 }
 
 // reject appends the dead letter of a message that broke its contract, if
@@ -446,14 +450,23 @@ func (r *rule) deadLetter() Output {
 // deadLetter appends the dead letter of a message. One that breaks the contract
 // of its channel is lost.
 func (p *Processor) deadLetter(result *Result, m *filterd.Message, output Output, failure error) {
-	output.Payload = deadLetter(m, output.Rule, failure)
-	output.DeadLetter = true
-	output.message = m
-	if err := p.checkTarget(output.Channel, &filterd.Message{Channel: output.Channel, Payload: output.Payload}); err != nil {
-		result.Lost = append(result.Lost, fmt.Errorf("dead letter: %w", err))
+	if err := p.table.writeDeadLetter(&output, m, failure); err != nil {
+		result.Lost = append(result.Lost, err)
 		return
 	}
 	p.outputs = append(p.outputs, output)
+}
+
+// writeDeadLetter makes an output the dead letter of a message. The error is
+// that this breaks the contract of its channel.
+func (t *Table) writeDeadLetter(output *Output, m *filterd.Message, failure error) error {
+	output.Payload = deadLetter(m, output.Rule, failure)
+	output.DeadLetter = true
+	output.message = m
+	if err := t.checkTarget(output.Channel, &filterd.Message{Channel: output.Channel, Payload: output.Payload}); err != nil {
+		return fmt.Errorf("dead letter: %w", err)
+	}
+	return nil
 }
 
 // hopsAttribute is the event extension that counts how often filterd has

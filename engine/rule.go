@@ -38,8 +38,8 @@ type Rule struct {
 	// Set and To then run there as well.
 	Stage filterd.Stage
 	// Key yields what the order of messages goes by where a rule has a
-	// Stage: messages of one channel and key are treated in order. Default:
-	// all messages of a channel are.
+	// Stage, or a webhook as its target: messages of one channel and key are
+	// treated in order. Default: all messages of a channel are.
 	Key filterd.Value
 	// Set adds or replaces members of the message's data. The rest of the
 	// payload keeps its bytes.
@@ -94,6 +94,7 @@ type Target struct {
 	MaxLen   int64         // about how many entries Stream keeps; 0 keeps all
 	Computed filterd.Value // yields the name of a channel; see Rule.Allow
 	Callback string        // the name of a callback given to Compile
+	Webhook  string        // the name of a webhook given to Compile
 	Log      *slog.Level   // the log, at this level
 }
 
@@ -103,14 +104,26 @@ type Target struct {
 // against the rule.
 type Callback func(ctx context.Context, m *filterd.Message) error
 
-// OnError says what happens to a message that a rule fails on.
+// A Webhook posts what rules keep to another server. It is safe for concurrent
+// use.
+type Webhook interface {
+	// Post hands over a message, which it owns, as it is after the rule's
+	// stages. It tries until there is no use in it any more; ctx ends when the
+	// engine is closed. Its error is counted against the rule.
+	Post(ctx context.Context, rule string, m *filterd.Message) error
+	// Concurrency is how many goroutines of one rule call Post, at least 1.
+	Concurrency() int
+}
+
+// OnError says what happens to a message that a rule fails on, be it that a
+// target did not take it.
 type OnError string
 
 // What can happen to a message that a rule fails on. It is counted in every
 // case.
 const (
 	OnErrorDrop       OnError = "drop"        // the rule drops it
-	OnErrorPass       OnError = "pass"        // it goes to the rule's targets as it came in
+	OnErrorPass       OnError = "pass"        // it goes to the rule's targets as it came in; those that did not take it are not asked again
 	OnErrorDeadLetter OnError = "dead_letter" // it goes to the rule's dead letter channel
 	OnErrorHalt       OnError = "halt"        // the engine stops
 )

@@ -17,25 +17,41 @@ const maxStageBatch = 64
 func (w *worker) stage(b *boundProgram, at int, m *filterd.Message) {
 	r := b.rules[at]
 	counters := w.rules[r.number]
-	var hash maphash.Hash
-	hash.SetSeed(stageSeed)
-	hash.WriteString(m.Channel)
-	if key := b.keys[at]; key != nil {
-		value, err := key.Evaluate(m)
-		if err != nil {
-			w.ruleError(r, m, fmt.Errorf("key: %w", err)) // and go by the channel
-		}
-		fmt.Fprintf(&hash, "\x00%v", value)
+	number, err := b.laneOf(at, m, w.engine.config.Workers)
+	if err != nil {
+		w.engine.ruleError(counters, r, m, err) // and go by the channel
 	}
-	lane := w.lanes[laneKey{rule: r.Name, stage: 1 + int(hash.Sum64()%uint64(w.engine.config.Workers)), overflow: r.Overflow}]
+	lane := w.lanes[laneKey{rule: r.Name, number: number, overflow: r.Overflow}]
 	w.users.Add(2) // the job uses the generation; the worker does so far
-	j := job{message: m.Clone(), rule: r.Name, counters: counters, generation: w.generation, program: b.program, at: at}
+	j := job{message: m.Clone(), rule: r, counters: counters, generation: w.generation, program: b.program, at: at}
 	if dropped := lane.Push(j, len(m.Payload)); dropped > 0 {
 		w.engine.log(&counters.failures, slog.LevelWarn, "queue is full", "rule", r.Name, "policy", r.Overflow)
 	}
 }
 
-var stageSeed = maphash.MakeSeed()
+// laneOf returns which of several lanes a message goes through: that of its
+// channel and key, and of its channel where the key can't be told, or b is nil
+// since no rule has seen the message.
+func (b *boundProgram) laneOf(at int, m *filterd.Message, lanes int) (int, error) {
+	if lanes == 1 {
+		return 0, nil
+	}
+	var hash maphash.Hash
+	hash.SetSeed(laneSeed)
+	hash.WriteString(m.Channel)
+	var err error
+	if b != nil && b.keys[at] != nil {
+		var value any
+		if value, err = b.keys[at].Evaluate(m); err != nil {
+			err = fmt.Errorf("key: %w", err)
+		} else {
+			fmt.Fprintf(&hash, "\x00%v", value)
+		}
+	}
+	return int(hash.Sum64() % uint64(lanes)), err
+}
+
+var laneSeed = maphash.MakeSeed()
 
 // A stager is the worker of one lane to a Stage.
 type stager struct {

@@ -19,8 +19,9 @@ type Definition struct {
 	Registry *filterd.Registry
 	// Rules are the rules, in the order in which they act on a message.
 	Rules []Rule
-	// Callbacks are the callbacks that rules can name.
+	// Callbacks and Webhooks are those that rules can name.
 	Callbacks map[string]Callback
+	Webhooks  map[string]Webhook
 	// StrictChannels demands that every channel a rule names is declared in
 	// Registry.
 	StrictChannels bool
@@ -68,12 +69,38 @@ type Table struct {
 // A rule is a Rule, compiled.
 type rule struct {
 	Rule
-	number    int    // index into Table.rules
-	from      string // all of From and Streams
-	names     []string
-	globs     []*filterd.Glob
-	allow     []*filterd.Glob
-	callbacks map[string]Callback
+	table  *Table
+	number int    // index into Table.rules
+	from   string // all of From and Streams
+	names  []string
+	globs  []*filterd.Glob
+	allow  []*filterd.Glob
+	slow   []*slowTarget // by To; nil where a target is not slow
+}
+
+// A slowTarget is a target that messages wait for in lanes.
+type slowTarget struct {
+	name     string   // what its lanes are named by
+	lanes    int      // that messages are spread over by channel and key
+	callback Callback // nil: the webhook
+	webhook  Webhook  // nil as well: the log
+}
+
+// slowTarget returns what is behind a target's lanes; nil if it has none.
+func (d *Definition) slowTarget(to Target) *slowTarget {
+	switch {
+	case to.Callback != "":
+		return &slowTarget{name: "callback " + to.Callback, lanes: 1, callback: d.Callbacks[to.Callback]}
+	case to.Webhook != "":
+		s := &slowTarget{name: "webhook " + to.Webhook, webhook: d.Webhooks[to.Webhook]}
+		if s.webhook != nil {
+			s.lanes = s.webhook.Concurrency()
+		}
+		return s
+	case to.Log != nil:
+		return &slowTarget{name: "log", lanes: 1}
+	}
+	return nil
 }
 
 // Compile compiles and checks rules. The error joins a [*RuleError] for every
@@ -96,7 +123,10 @@ func Compile(d Definition) (*Table, error) {
 	seen := make(map[string]bool, len(d.Rules))
 	globs := make(map[string]*filterd.Glob)
 	for i := range d.Rules {
-		r := &rule{Rule: d.Rules[i], number: i, callbacks: d.Callbacks}
+		r := &rule{Rule: d.Rules[i], table: t, number: i}
+		for _, to := range r.To {
+			r.slow = append(r.slow, d.slowTarget(to))
+		}
 		faults = append(faults, r.check(d)...)
 		r.from = strings.Join(r.From, "\x00")
 		if seen[r.Name] {
@@ -275,6 +305,10 @@ func (r *rule) check(d Definition) []*RuleError {
 		case to.Callback != "":
 			if d.Callbacks[to.Callback] == nil {
 				fail("to", i, "callback %s is not registered by the program", to.Callback)
+			}
+		case to.Webhook != "":
+			if d.Webhooks[to.Webhook] == nil {
+				fail("to", i, "there is no webhook %s", to.Webhook)
 			}
 		case to.Log != nil:
 		case to.Stream != "":

@@ -90,11 +90,12 @@ type Tapped struct {
 }
 
 // A TappedOutput is what a rule sent to one target. Exactly one of Channel,
-// Callback and Log is set.
+// Callback, Webhook and Log is set.
 type TappedOutput struct {
 	Channel    string
 	Stream     bool // Channel is a stream
 	Callback   string
+	Webhook    string
 	Log        string // the level
 	Payload    []byte // its first MaxTapped bytes
 	Bytes      int
@@ -275,7 +276,7 @@ func newTapped(outcome TapOutcome, m *filterd.Message, err error, r *rule, resul
 		if o.rule != r {
 			continue
 		}
-		output := TappedOutput{Channel: o.Channel, Stream: o.Stream, Callback: o.Callback, Bytes: len(o.Payload), DeadLetter: o.DeadLetter}
+		output := TappedOutput{Channel: o.Channel, Stream: o.Stream, Callback: o.Callback, Webhook: o.Webhook, Bytes: len(o.Payload), DeadLetter: o.DeadLetter}
 		if o.Log != nil {
 			output.Log = o.Log.String()
 		}

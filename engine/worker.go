@@ -95,12 +95,11 @@ func (w *worker) finish(m *filterd.Message, result *Result) {
 			w.rules[outcome.number].filtered.Add(1)
 		}
 		if outcome.Err != nil {
-			w.ruleError(w.table.rules[outcome.number], m, outcome.Err)
+			w.engine.ruleError(w.rules[outcome.number], w.table.rules[outcome.number], m, outcome.Err)
 		}
 	}
 	for _, err := range result.Lost {
-		w.engine.counters.deadLettersLost.Add(1)
-		w.engine.log(&w.engine.counters.lost, slog.LevelError, "dead letter lost", "channel", m.Channel, "error", err)
+		w.engine.loseDeadLetter(m.Channel, err)
 	}
 	for _, output := range result.Outputs {
 		w.send(output)
@@ -137,14 +136,13 @@ func (w *worker) countMessage(channel *channelCounters, m *filterd.Message, resu
 }
 
 // ruleError counts and reports a message that a rule failed on.
-func (w *worker) ruleError(r *rule, m *filterd.Message, err error) {
-	counters := w.rules[r.number]
+func (e *Engine) ruleError(counters *ruleCounters, r *rule, m *filterd.Message, err error) {
 	counters.errors.Add(1)
 	if r.OnError == OnErrorHalt {
-		w.engine.fail(r.Name, err)
+		e.fail(r.Name, err)
 		return
 	}
-	w.engine.log(&counters.failures, slog.LevelWarn, "rule failed", "rule", r.Name, "channel", m.Channel, "on_error", r.OnError, "error", err)
+	e.log(&counters.failures, slog.LevelWarn, "rule failed", "rule", r.Name, "channel", m.Channel, "on_error", r.OnError, "error", err)
 }
 
 // countFailing counts and reports a message that a group of rules failed on.
@@ -179,23 +177,31 @@ func (e *Engine) line(suppressed int, level slog.Level, text string, args ...any
 
 // send queues an output: for flush, or in its lane.
 func (w *worker) send(output Output) {
-	if output.Channel != "" {
+	if output.slow == nil {
 		w.deliveries = append(w.deliveries, output.delivery())
 		w.outputs = append(w.outputs, output)
 		return
 	}
+	r := output.rule
 	j := job{
 		message:  output.message.With(bytes.Clone(output.Payload)),
-		rule:     output.Rule,
-		counters: w.rules[output.rule.number],
-		callback: output.rule.callbacks[output.Callback],
+		rule:     r,
+		counters: w.rules[r.number],
+		target:   output.slow,
+		log:      output.Log,
 	}
-	if output.Log != nil {
-		j.level = *output.Log
+	size := len(output.Payload)
+	if r.OnError == OnErrorDeadLetter {
+		j.origin = output.message.Clone()
+		size += len(j.origin.Payload)
 	}
-	key := laneKey{rule: output.Rule, callback: output.Callback, overflow: output.rule.Overflow}
-	if dropped := w.lanes[key].Push(j, len(output.Payload)); dropped > 0 {
-		w.engine.log(&j.counters.failures, slog.LevelWarn, "queue is full", "rule", output.Rule, "policy", output.rule.Overflow)
+	number, err := output.bound.laneOf(output.at, output.message, output.slow.lanes)
+	if err != nil {
+		w.engine.ruleError(j.counters, r, output.message, err) // and go by the channel
+	}
+	key := laneKey{rule: r.Name, target: output.slow.name, number: number, overflow: r.Overflow}
+	if dropped := w.lanes[key].Push(j, size); dropped > 0 {
+		w.engine.log(&j.counters.failures, slog.LevelWarn, "queue is full", "rule", r.Name, "policy", r.Overflow)
 	}
 }
 
@@ -222,7 +228,7 @@ func (w *worker) flush(ctx context.Context) {
 	clear(w.deliveries)
 	w.deliveries = w.deliveries[:0]
 	for i, output := range failed {
-		w.deadLetterUndelivered(ctx, output, errs[i])
+		w.engine.deadLetterUndelivered(ctx, output.rule, output.message, errs[i])
 	}
 	clear(w.outputs)
 	w.outputs = w.outputs[:0]
@@ -232,15 +238,10 @@ func (w *worker) flush(ctx context.Context) {
 // and wants a dead letter.
 func (w *worker) settle(output Output, d *filterd.Delivery, now time.Time) bool {
 	switch {
-	case output.DeadLetter && d.Err != nil:
-		w.engine.counters.deadLettersLost.Add(1)
-		w.engine.log(&w.engine.counters.lost, slog.LevelError, "dead letter lost", "channel", d.Channel, "error", d.Err)
 	case output.DeadLetter:
-		w.engine.counters.deadLetters.Add(1)
+		w.engine.settleDeadLetter(d)
 	case d.Err != nil:
-		w.rules[output.rule.number].undelivered.Add(1)
-		w.ruleError(output.rule, output.message, d.Err)
-		return output.rule.OnError == OnErrorDeadLetter
+		return w.engine.undelivered(w.rules[output.rule.number], output.rule, output.message, d.Err)
 	default:
 		counters := w.rules[output.rule.number]
 		counters.delivered.Add(1)
@@ -252,28 +253,50 @@ func (w *worker) settle(output Output, d *filterd.Delivery, now time.Time) bool 
 	return false
 }
 
-// deadLetterUndelivered publishes the dead letter of a message that could not
-// be published: once, since nothing is dead-lettered twice.
-func (w *worker) deadLetterUndelivered(ctx context.Context, output Output, err error) {
-	var result Result
-	mark := len(w.processor.outputs)
-	w.processor.deadLetter(&result, output.message, output.rule.deadLetter(), err)
-	for _, letter := range w.processor.outputs[mark:] {
-		d := []filterd.Delivery{letter.delivery()}
-		w.engine.config.Sink.Deliver(ctx, d)
-		w.settle(letter, &d[0], time.Now())
-	}
-	w.processor.outputs = w.processor.outputs[:mark]
-	w.engine.counters.deadLettersLost.Add(uint64(len(result.Lost)))
+// undelivered counts and reports a message that a rule's target did not take,
+// and reports whether it wants a dead letter.
+func (e *Engine) undelivered(counters *ruleCounters, r *rule, m *filterd.Message, err error) bool {
+	counters.undelivered.Add(1)
+	e.ruleError(counters, r, m, err)
+	return r.OnError == OnErrorDeadLetter
 }
 
-// A job is a message on its way to a callback, the log, or a Stage.
+// deadLetterUndelivered publishes the dead letter of a message that a target did
+// not take: once, since nothing is dead-lettered twice.
+func (e *Engine) deadLetterUndelivered(ctx context.Context, r *rule, m *filterd.Message, err error) {
+	letter := r.deadLetter()
+	if err := r.table.writeDeadLetter(&letter, m, err); err != nil {
+		e.loseDeadLetter(m.Channel, err)
+		return
+	}
+	d := []filterd.Delivery{letter.delivery()}
+	e.config.Sink.Deliver(ctx, d)
+	e.settleDeadLetter(&d[0])
+}
+
+// settleDeadLetter counts what became of a dead letter.
+func (e *Engine) settleDeadLetter(d *filterd.Delivery) {
+	if d.Err != nil {
+		e.loseDeadLetter(d.Channel, d.Err)
+		return
+	}
+	e.counters.deadLetters.Add(1)
+}
+
+// loseDeadLetter counts and reports a dead letter that is lost.
+func (e *Engine) loseDeadLetter(channel string, err error) {
+	e.counters.deadLettersLost.Add(1)
+	e.log(&e.counters.lost, slog.LevelError, "dead letter lost", "channel", channel, "error", err)
+}
+
+// A job is a message on its way to a slow target, or to a Stage.
 type job struct {
 	message  *filterd.Message
-	rule     string
+	origin   *filterd.Message // the message as it came in; nil unless it may become a dead letter
+	rule     *rule
 	counters *ruleCounters
-	callback Callback // nil: the log
-	level    slog.Level
+	target   *slowTarget // nil for a Stage
+	log      *slog.Level // where the target is the log
 
 	// Of a job for a Stage only: the generation, which it keeps in use, and
 	// which rule of which program it is for.
@@ -288,45 +311,56 @@ const stuckAfter = 10 * time.Second
 // maxLogged is how much of a payload a rule's log line shows, in bytes.
 const maxLogged = 1 << 10
 
-// lost counts a job that gave way in its queue.
+// lost counts a job that gave way in its queue, or at the end of a drain.
 func (j job) lost() { j.counters.dropped.Add(1) }
 
-// work is what the worker of every lane to a target does.
+// work is what the worker of every lane to a target does. It is where the
+// outcome of every message for a slow target is known.
 func (e *Engine) work(batch []job) {
 	j := batch[0]
-	if err := e.hand(j); err != nil {
-		j.counters.errors.Add(1)
-		j.counters.undelivered.Add(1)
-		e.log(&j.counters.failures, slog.LevelWarn, "rule failed", "rule", j.rule, "channel", j.message.Channel, "error", err)
-		return
+	err := e.hand(j)
+	switch {
+	case err == nil:
+		j.counters.delivered.Add(1)
+		j.counters.latency.observe(j.message.Received, time.Now())
+	case e.lifetime.Err() != nil && errors.Is(err, context.Canceled): // it gave up since the drain has ended
+		j.lost()
+	case e.undelivered(j.counters, j.rule, j.message, err):
+		e.deadLetterUndelivered(context.Background(), j.rule, j.origin, err)
 	}
-	j.counters.delivered.Add(1)
-	j.counters.latency.observe(j.message.Received, time.Now())
 }
 
-// hand gives a message to its callback or to the log.
+// hand gives a message to its target.
 func (e *Engine) hand(j job) (err error) {
-	if j.callback == nil {
-		payload := j.message.Payload
-		args := []any{"rule", j.rule, "channel", j.message.Channel, "payload", string(payload[:min(len(payload), maxLogged)])}
-		if len(payload) > maxLogged {
-			args = append(args, "bytes", len(payload))
-		}
-		e.config.Logger.Log(e.lifetime, j.level, "message", args...)
-		return nil
-	}
-	stuck := time.AfterFunc(stuckAfter, func() {
-		j.counters.stuck.Add(1)
-		e.log(&j.counters.failures, slog.LevelWarn, "a callback does not return", "rule", j.rule, "channel", j.message.Channel, "after", stuckAfter)
-	})
-	defer stuck.Stop()
 	defer func() {
 		if r := recover(); r != nil {
 			j.counters.panics.Add(1)
-			err = fmt.Errorf("callback panicked: %v\n%s", r, debug.Stack())
+			err = fmt.Errorf("%s panicked: %v\n%s", j.target.name, r, debug.Stack())
 		}
 	}()
-	if err := j.callback(e.lifetime, j.message); err != nil {
+	switch to := j.target; {
+	case to.callback != nil:
+		return e.call(to.callback, j)
+	case to.webhook != nil:
+		return to.webhook.Post(e.lifetime, j.rule.Name, j.message)
+	}
+	payload := j.message.Payload
+	args := []any{"rule", j.rule.Name, "channel", j.message.Channel, "payload", string(payload[:min(len(payload), maxLogged)])}
+	if len(payload) > maxLogged {
+		args = append(args, "bytes", len(payload))
+	}
+	e.config.Logger.Log(e.lifetime, *j.log, "message", args...)
+	return nil
+}
+
+// call calls a callback.
+func (e *Engine) call(callback Callback, j job) error {
+	stuck := time.AfterFunc(stuckAfter, func() {
+		j.counters.stuck.Add(1)
+		e.log(&j.counters.failures, slog.LevelWarn, "a callback does not return", "rule", j.rule.Name, "channel", j.message.Channel, "after", stuckAfter)
+	})
+	defer stuck.Stop()
+	if err := callback(e.lifetime, j.message); err != nil {
 		return fmt.Errorf("callback: %w", err)
 	}
 	return nil
