@@ -116,6 +116,18 @@ func (m *Message) Event() (*Event, error) {
 	return DecodeEvent(m.view.document)
 }
 
+// ContentType returns the media type of the payload: that of an event in
+// structured JSON, of other JSON, or of bytes where it is not parsed.
+func (m *Message) ContentType() string {
+	switch {
+	case m.envelope() == EnvelopeBytes || m.read() != nil:
+		return "application/octet-stream"
+	case m.view.isEvent():
+		return "application/cloudevents+json"
+	}
+	return "application/json"
+}
+
 // IsEvent reports whether the payload is a valid event.
 func (m *Message) IsEvent() bool { return m.read() == nil && m.view.isEvent() }
 
