@@ -220,10 +220,18 @@ type Source interface {
 // source at a time.
 type Handler interface {
 	// Messages takes a batch, in the order of arrival. The handler may keep
-	// neither the slice nor the messages.
+	// neither the slice nor the messages, but it may Hold their entries.
 	Messages(ctx context.Context, batch []*Message)
 	// Gap reports a span in which messages may have been missed.
 	Gap(Gap)
+}
+
+// A Forker is a Handler that a source can have several of: one for each
+// goroutine that it reads on.
+type Forker interface {
+	Handler
+	// Fork returns a handler that may be called while h is.
+	Fork() Handler
 }
 
 // A Gap is a span in which pub/sub messages may have been missed, or were

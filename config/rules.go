@@ -103,9 +103,10 @@ func (l *loader) rule(key string, e entry) {
 				r.Key = value
 			}
 		}
-		if _, wasm := s.get("wasm"); wasm == nil {
+		_, wasm := s.get("wasm")
+		if _, overflow := s.get("overflow"); wasm == nil && (overflow == nil || overflow.value != string(engine.OverflowConflate)) {
 			offset, length := l.problems.text.whole(n)
-			l.warnings.add(offset, length, key, "", "key says nothing without wasm: all messages of a channel keep their order")
+			l.warnings.add(offset, length, key, "", "key says nothing without wasm or overflow: conflate: all messages of a channel keep their order")
 		}
 	}
 	if key, n := s.get("set"); n != nil {

@@ -79,13 +79,13 @@ type ruleSpec struct {
 	When       condition  `json:"when,omitempty" jsonschema_description:"An expression (https://expr-lang.org) over data, event and channel that is true for the messages to keep. Default: all."`
 	Profile    profile    `json:"profile,omitempty" jsonschema_description:"full lifts the bounds that keep an expression's work proportional to the message: for authors that are trusted."`
 	Wasm       string     `json:"wasm,omitempty" jsonschema_description:"The module, of those under modules, that treats the messages that when keeps: it may drop them, replace them, or emit others."`
-	Key        condition  `json:"key,omitempty" jsonschema_description:"An expression: messages of one channel with the same value are treated in order by the module. Default: all messages of a channel are."`
+	Key        condition  `json:"key,omitempty" jsonschema_description:"An expression: messages of one channel with the same value are treated in order by the module, and are one key to overflow: conflate. Default: all messages of a channel are."`
 	Set        members    `json:"set,omitempty" jsonschema_description:"Members of data to add or replace, in this order. A text is an expression; a number, a boolean and null stand for themselves. The rest of the payload keeps its bytes."`
 	To         targets    `json:"to" jsonschema_description:"Where the messages go: a channel, ${expression} that yields the name of one, {stream: name}, {callback: name}, {log: level}, or a list of these, at most 32."`
 	Allow      names      `json:"allow,omitempty" jsonschema_description:"The channels, or globs of channels, that ${expression} under to may yield."`
 	OnError    onError    `json:"on_error,omitempty" default:"drop" jsonschema_description:"What happens to a message that the rule fails on; it is counted in any case. pass: it goes on as it came in. halt: the daemon stops."`
 	DeadLetter deadLetter `json:"dead_letter,omitempty" jsonschema_description:"The channel, or {stream: name}, for on_error: dead_letter."`
-	Overflow   overflow   `json:"overflow,omitempty" default:"drop_oldest" jsonschema_description:"Which message gives way when a callback's queue is full; each is counted."`
+	Overflow   overflow   `json:"overflow,omitempty" jsonschema_description:"Which message gives way when the queue of a callback or a module is full; each is counted. conflate keeps the newest message of each key. block makes the source wait: the default for a rule that only takes streams, and for no other. Default: drop_oldest."`
 	OnGap      boolean    `json:"on_gap,omitempty" default:"false" jsonschema_description:"Whether the rule's targets, but for ${expression}, also get an event of type io.filterd.gap.v1 for every span in which messages of the rule's channels may have been missed. when, wasm and set are not asked."`
 	Loop       loop       `json:"loop,omitempty" jsonschema_description:"allowed turns the error that messages may come back to the rule into a warning. The rule then takes events only, and each may pass 8 times."`
 	Tests      []testSpec `json:"tests,omitempty" jsonschema_description:"What the rule does with example messages; filterd test runs them."`
@@ -168,7 +168,7 @@ var (
 	contractNames = []string{"builtin"}
 	profiles      = []string{"full"}
 	onErrors      = []string{"drop", "pass", "dead_letter", "halt"}
-	overflows     = []string{"drop_oldest", "drop_newest"}
+	overflows     = []string{"drop_oldest", "drop_newest", "conflate", "block"}
 	loops         = []string{"allowed"}
 	logLevels     = []string{"debug", "info", "warn", "error"}
 	kvs           = []string{kvMemory, kvRedis}

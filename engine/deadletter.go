@@ -19,6 +19,8 @@ const maxOversized = 1 << 10
 // contract, or that a rule failed on, and why.
 type DeadLetter struct {
 	Channel string `json:"channel"`
+	// ID is that of the stream's entry; empty for a channel's message.
+	ID string `json:"id,omitempty"`
 	// Rule is the rule that failed; empty where the contract was broken.
 	Rule string `json:"rule,omitempty"`
 	// Reason is the error's text.
@@ -38,7 +40,7 @@ type DeadLetter struct {
 // deadLetter returns the event that tells of a message's failure. Its time is
 // when the message was received, if that is known.
 func deadLetter(m *filterd.Message, rule string, failure error) []byte {
-	d := DeadLetter{Channel: m.Channel, Rule: rule, Reason: failure.Error(), Time: m.Received.UTC()}
+	d := DeadLetter{Channel: m.Channel, ID: m.ID, Rule: rule, Reason: failure.Error(), Time: m.Received.UTC()}
 	if m.Received.IsZero() {
 		d.Time = time.Now().UTC()
 	}
@@ -65,8 +67,12 @@ func deadLetter(m *filterd.Message, rule string, failure error) []byte {
 	if err != nil {
 		panic(err) // strings, bytes and a time marshal
 	}
+	id := filterd.NewID(d.Time)
+	if m.ID != "" { // the same when it is delivered again
+		id = m.Channel + "/" + m.ID + "/" + rule
+	}
 	event := filterd.Event{
-		ID:              filterd.NewID(d.Time),
+		ID:              id,
 		Source:          "filterd",
 		Type:            DeadLetterType,
 		DataContentType: "application/json",

@@ -299,8 +299,10 @@ func (e *Engine) Process(ctx context.Context, m *filterd.Message) error {
 	w := g.workers.Get().(*worker)
 	defer g.workers.Put(w)
 	one := [1]*filterd.Message{m}
+	w.ctx = ctx
 	err := w.run(one[:], true)
 	w.flush(ctx)
+	w.ctx = e.lifetime
 	if halted := e.halted.Load(); halted != nil {
 		return halted
 	}
@@ -428,15 +430,19 @@ type handler struct {
 	worker *worker
 }
 
+// Fork implements [filterd.Forker].
+func (h *handler) Fork() filterd.Handler { return &handler{engine: h.engine} }
+
 // Messages implements [filterd.Handler].
 func (h *handler) Messages(ctx context.Context, batch []*filterd.Message) {
 	g := h.engine.acquire()
 	if g == nil {
-		h.engine.counters.refused.Add(uint64(len(batch)))
+		h.engine.refuse(batch)
 		return
 	}
 	defer g.release()
 	w := h.workerOf(g)
+	w.ctx = ctx
 	_ = w.run(batch, false) // counted and logged there
 	w.flush(ctx)
 }
@@ -451,7 +457,9 @@ func (h *handler) Gap(gap filterd.Gap) {
 	defer g.release()
 	ctx, cancel := context.WithTimeout(h.engine.lifetime, h.engine.config.DrainTimeout)
 	defer cancel()
-	h.workerOf(g).tellOfGap(ctx, &gap)
+	w := h.workerOf(g)
+	w.ctx = ctx
+	w.tellOfGap(ctx, &gap)
 }
 
 // workerOf returns the handler's worker under a generation.

@@ -87,11 +87,18 @@ func (r *rule) laneKeys(workers int) []laneKey {
 
 func (e *Engine) newLane(key laneKey) *lane.Lane[job] {
 	limits := lane.Limits{Messages: e.config.QueueMessages, Bytes: e.config.QueueBytes}
+	policy := lane.DropOldest
+	switch key.overflow {
+	case OverflowDropNewest:
+		policy = lane.DropNewest
+	case OverflowConflate:
+		policy = lane.Conflate
+	}
 	if key.target != "" {
-		return lane.New(limits, key.overflow == OverflowDropNewest, 1, e.work, job.lost)
+		return lane.New(limits, policy, 1, e.work, job.lost)
 	}
 	s := &stager{}
-	return lane.New(limits, key.overflow == OverflowDropNewest, maxStageBatch, s.work, s.lost)
+	return lane.New(limits, policy, maxStageBatch, s.work, job.lost)
 }
 
 // closeStages closes the stages of a table that nobody uses any more, but for

@@ -82,6 +82,7 @@ type Output struct {
 	// DeadLetter says that the payload is a dead letter.
 	DeadLetter bool
 
+	key     string // to conflate by
 	rule    *rule
 	message *filterd.Message // as it came in
 	slow    *slowTarget      // nil if the target is not slow
@@ -134,6 +135,10 @@ func (p *Processor) process(route *route, batch []*filterd.Message) {
 	p.begin(len(batch))
 	p.valid, p.index = p.valid[:0], p.index[:0]
 	for i, m := range batch {
+		if m.Entry != nil && m.Entry.Fault != nil {
+			p.results[i].Invalid = m.Entry.Fault
+			continue
+		}
 		m.Bind(b.projection) // first, so that one pass over the payload does
 		if err := p.table.registry.Check(m); err != nil {
 			p.results[i].Invalid = err
@@ -146,8 +151,10 @@ func (p *Processor) process(route *route, batch []*filterd.Message) {
 	for i := range batch {
 		outcomes, outputs := len(p.outcomes), len(p.outputs)
 		result := &p.results[i]
-		if result.Invalid != nil && route.primary {
-			p.reject(result, batch[i])
+		if m := batch[i]; m.Entry != nil && m.Entry.Fault != nil {
+			p.rejectEntry(b, result, m)
+		} else if result.Invalid != nil && route.primary {
+			p.reject(result, m)
 		}
 		for len(verdicts) > 0 && p.index[verdicts[0].Message] == i {
 			v := verdicts[0]
@@ -372,8 +379,12 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *
 		}
 		out = m.With(payload)
 	}
+	key, err := b.conflationKey(at, m)
+	if err != nil {
+		return err
+	}
 	for i := range r.To {
-		output := Output{Rule: r.Name, Payload: out.Payload, rule: r, message: m, slow: r.slow[i], bound: b, at: at}
+		output := Output{Rule: r.Name, Payload: out.Payload, rule: r, message: m, key: key, slow: r.slow[i], bound: b, at: at}
 		if to := &r.To[i]; to.Computed != nil {
 			channel, err := yield(r, values[computed], out)
 			computed++
@@ -395,6 +406,21 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *
 		return fmt.Errorf("to: %d outputs are over the limit of %d", n, MaxOutputs)
 	}
 	return nil
+}
+
+// conflationKey returns what a rule's messages are conflated by, if they are.
+func (b *boundProgram) conflationKey(at int, m *filterd.Message) (string, error) {
+	if b.rules[at].Overflow != OverflowConflate {
+		return "", nil
+	}
+	if b.keys[at] == nil {
+		return m.Channel, nil
+	}
+	value, err := b.keys[at].Evaluate(m)
+	if err != nil {
+		return "", fmt.Errorf("key: %w", err)
+	}
+	return fmt.Sprintf("%s\x00%#v", m.Channel, value), nil // 1 is not "1"
 }
 
 // aim makes the target that of an output, unless it is computed.
@@ -438,6 +464,20 @@ func (t *Table) checkTarget(channel string, m *filterd.Message) error {
 func (p *Processor) reject(result *Result, m *filterd.Message) {
 	if c := p.table.registry.Lookup(m.Channel); c.DeadLetter != "" {
 		p.deadLetter(result, m, Output{Channel: c.DeadLetter, Stream: c.DeadLetterStream}, result.Invalid)
+	}
+}
+
+// rejectEntry appends the dead letters of a stream's entry that is not to be
+// treated: that of its contract, or else those of the rules that take it.
+func (p *Processor) rejectEntry(b *boundProgram, result *Result, m *filterd.Message) {
+	if p.table.registry.Lookup(m.Channel).DeadLetter != "" {
+		p.reject(result, m)
+		return
+	}
+	for _, r := range b.rules {
+		if r.DeadLetter != "" {
+			p.deadLetter(result, m, r.deadLetter(), result.Invalid)
+		}
 	}
 }
 

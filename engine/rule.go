@@ -38,8 +38,9 @@ type Rule struct {
 	// Set and To then run there as well.
 	Stage filterd.Stage
 	// Key yields what the order of messages goes by where a rule has a
-	// Stage, or a webhook as its target: messages of one channel and key are
-	// treated in order. Default: all messages of a channel are.
+	// Stage, or a webhook as its target, and what OverflowConflate goes by:
+	// messages of one channel and key are treated in order. Default: all
+	// messages of a channel are.
 	Key filterd.Value
 	// Set adds or replaces members of the message's data. The rest of the
 	// payload keeps its bytes.
@@ -57,7 +58,10 @@ type Rule struct {
 	// DeadLetterStream says that DeadLetter is a stream.
 	DeadLetterStream bool
 	// Overflow says what gives way when a queue is full: that of a slow target,
-	// or of Stage. Default OverflowDropOldest.
+	// or of Stage. Default OverflowDropOldest, or OverflowBlock where all
+	// messages come from Streams. A stream's message never gives way for good:
+	// it waits for room, and if another one takes its place it is delivered
+	// again.
 	Overflow Overflow
 	// OnGap asks for an event of type GapType for every gap of what the rule
 	// takes messages from: see [GapEvent]. It goes to the rule's targets, but
@@ -135,6 +139,13 @@ type Overflow string
 const (
 	OverflowDropOldest Overflow = "drop_oldest"
 	OverflowDropNewest Overflow = "drop_newest"
+	// OverflowConflate keeps the newest message of each channel and Key: it
+	// takes the place of the one that waits. When the queue is full all the
+	// same, the oldest gives way.
+	OverflowConflate Overflow = "conflate"
+	// OverflowBlock makes the source wait. Only for rules that take no
+	// messages of channels: Redis would cut the subscription.
+	OverflowBlock Overflow = "block"
 )
 
 // streamKey names a subscription to a stream. A stream and a channel may have

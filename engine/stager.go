@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
-	"log/slog"
 
 	"github.com/filterd/filterd"
 )
@@ -21,12 +20,13 @@ func (w *worker) stage(b *boundProgram, at int, m *filterd.Message) {
 	if err != nil {
 		w.engine.ruleError(counters, r, m, err) // and go by the channel
 	}
-	lane := w.lanes[laneKey{rule: r.Name, number: number, overflow: r.Overflow}]
+	conflation, err := b.conflationKey(at, m)
+	if err != nil {
+		conflation = m.Channel // it was counted above
+	}
 	w.users.Add(2) // the job uses the generation; the worker does so far
 	j := job{message: m.Clone(), rule: r, counters: counters, generation: w.generation, program: b.program, at: at}
-	if dropped := lane.Push(j, len(m.Payload)); dropped > 0 {
-		w.engine.log(&counters.failures, slog.LevelWarn, "queue is full", "rule", r.Name, "policy", r.Overflow)
-	}
+	w.push(j, laneKey{rule: r.Name, number: number, overflow: r.Overflow}, len(m.Payload), conflation)
 }
 
 // laneOf returns which of several lanes a message goes through: that of its
@@ -73,18 +73,15 @@ func (s *stager) work(jobs []job) {
 			s.worker = first.generation.newWorker()
 		}
 		s.worker.finishStage(first.program, first.at, s.batch)
-		for range n {
+		for _, m := range s.batch {
+			if m.Entry != nil {
+				m.Entry.Release()
+			}
 			first.generation.release()
 		}
 		clear(s.batch)
 		jobs = jobs[n:]
 	}
-}
-
-// lost is called for a job that gave way in the queue.
-func (s *stager) lost(j job) {
-	j.lost()
-	j.generation.release()
 }
 
 // finishStage runs a rule's Stage on a batch, and all that comes after it.

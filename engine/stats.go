@@ -37,6 +37,9 @@ type Stats struct {
 	Unrouted uint64
 	// Refused counts messages that came when the engine was halted or closed.
 	Refused uint64
+	// Taken counts what was not written because another consumer had taken
+	// the entry that it was made of.
+	Taken uint64
 	// Gaps counts the spans in which messages may have been missed, and
 	// GapTime is their total length. ChannelGaps has both by the names and
 	// globs that rules take messages from, where there were any: one gap may
@@ -71,6 +74,7 @@ type RuleStats struct {
 	Undelivered uint64  // publishes that failed, callbacks that failed or panicked
 	Panics      uint64  // of those undelivered, callbacks that panicked
 	Dropped     uint64  // messages that gave way in a full queue, or at the end of a drain
+	Conflated   uint64  // messages that a newer one with the same key took the place of
 	Stuck       uint64  // calls of a callback that took more than 10 s, or still do
 	Gaps        uint64  // gaps that a rule with OnGap was told of; their events count as delivered, or not, as messages do
 	Queued      int     // messages that wait for a callback, the log or the Stage, or are in its hands
@@ -79,11 +83,11 @@ type RuleStats struct {
 
 // counters holds an engine's live counters. Safe for concurrent use.
 type counters struct {
-	deadLetters, deadLettersLost, unrouted, refused atomic.Uint64
-	gaps                                            gapCounters
-	refusedReloads                                  atomic.Uint64
-	lastRefusal                                     atomic.Pointer[Refusal]
-	lost                                            lograte.Limiter // limits the log lines about lost dead letters
+	deadLetters, deadLettersLost, unrouted, refused, taken atomic.Uint64
+	gaps                                                   gapCounters
+	refusedReloads                                         atomic.Uint64
+	lastRefusal                                            atomic.Pointer[Refusal]
+	lost                                                   lograte.Limiter // limits the log lines about lost dead letters
 
 	mu       sync.Mutex // guards the maps, not what they hold
 	channels map[string]*channelCounters
@@ -141,7 +145,7 @@ type channelCounters struct {
 }
 
 type ruleCounters struct {
-	matched, filtered, errors, delivered, noReceivers, undelivered, panics, stuck, dropped, gaps atomic.Uint64
+	matched, filtered, errors, delivered, noReceivers, undelivered, panics, stuck, dropped, conflated, gaps atomic.Uint64
 
 	latency  latencyCounters
 	failures lograte.Limiter
@@ -189,6 +193,7 @@ func (c *counters) snapshot() Stats {
 		DeadLettersLost: c.deadLettersLost.Load(),
 		Unrouted:        c.unrouted.Load(),
 		Refused:         c.refused.Load(),
+		Taken:           c.taken.Load(),
 		RefusedReloads:  c.refusedReloads.Load(),
 		LastRefusal:     c.lastRefusal.Load(),
 	}
@@ -223,6 +228,7 @@ func (c *counters) snapshot() Stats {
 			Panics:      r.panics.Load(),
 			Stuck:       r.stuck.Load(),
 			Dropped:     r.dropped.Load(),
+			Conflated:   r.conflated.Load(),
 			Gaps:        r.gaps.Load(),
 			Latency:     r.latency.snapshot(),
 		}

@@ -351,9 +351,22 @@ func (r *rule) check(d Definition) []*RuleError {
 	case r.DeadLetter != "" && undeclared(r.DeadLetter):
 		fail("dead_letter", 0, "channel %s is not declared%s", r.DeadLetter, suggest(r.DeadLetter, d.Registry))
 	}
-	r.Overflow = cmp.Or(r.Overflow, OverflowDropOldest)
-	if r.Overflow != OverflowDropOldest && r.Overflow != OverflowDropNewest {
-		fail("overflow", 0, "unknown policy %q: want drop_oldest or drop_newest", r.Overflow)
+	usual := OverflowDropOldest
+	if len(r.From) == 0 && len(r.Streams) > 0 {
+		usual = OverflowBlock
+	}
+	r.Overflow = cmp.Or(r.Overflow, usual)
+	switch r.Overflow {
+	case OverflowDropOldest, OverflowDropNewest, OverflowConflate:
+		if usual == OverflowBlock {
+			fail("overflow", 0, "nothing of a stream gives way: want block, which is the default")
+		}
+	case OverflowBlock:
+		if len(r.From) > 0 {
+			fail("overflow", 0, "block is for rules that take streams only: Redis would cut a subscription that waits")
+		}
+	default:
+		fail("overflow", 0, "unknown policy %q: want drop_oldest, drop_newest, conflate or block", r.Overflow)
 	}
 	return append(faults, r.checkGaps(d)...)
 }

@@ -40,7 +40,7 @@ rule "a": to: callback nobody is not registered by the program`},
 		{"too many", []engine.Rule{{Name: "a", From: []string{"x"}, To: many}}, false, `rule "a": to: 33 targets are over the limit of 32`},
 		{"allow", []engine.Rule{{Name: "a", From: []string{"x"}, To: []engine.Target{{Computed: value(t, `"y"`)}}}}, false, `rule "a": allow: a computed target needs the list of channels it may yield`},
 		{"on_error", []engine.Rule{{Name: "a", From: []string{"x"}, To: to("y"), OnError: "explode", Overflow: "spill"}}, false, `rule "a": on_error: unknown reaction "explode": want drop, pass, dead_letter or halt
-rule "a": overflow: unknown policy "spill": want drop_oldest or drop_newest`},
+rule "a": overflow: unknown policy "spill": want drop_oldest, drop_newest, conflate or block`},
 		{"no dead letter", []engine.Rule{{Name: "a", From: []string{"x"}, To: to("y"), OnError: engine.OnErrorDeadLetter}}, false, `rule "a": on_error: dead_letter needs the channel: add dead_letter to the rule`},
 		{"idle dead letter", []engine.Rule{{Name: "a", From: []string{"x"}, To: to("y"), DeadLetter: "z"}}, false, `rule "a": dead_letter: nothing goes there: on_error is drop`},
 		{"set", []engine.Rule{{Name: "a", From: []string{"x"}, To: to("y"), Set: []engine.Member{{Name: "m", Constant: []byte("1")}, {Name: "m", Constant: []byte("1")}}}}, false, `rule "a": set: member m is set twice`},

@@ -17,6 +17,7 @@ import (
 // processor, counts, and passes on.
 type worker struct {
 	*generation
+	ctx        context.Context // of the batch at hand: how long to wait for room in a lane
 	processor  *Processor
 	channels   map[*route]*channelCounters
 	last       course // of the last message: mostly it is the next one's, too
@@ -31,7 +32,7 @@ type course struct {
 }
 
 func (g *generation) newWorker() *worker {
-	w := &worker{generation: g, processor: g.table.NewProcessor(), channels: make(map[*route]*channelCounters)}
+	w := &worker{generation: g, ctx: g.engine.lifetime, processor: g.table.NewProcessor(), channels: make(map[*route]*channelCounters)}
 	w.processor.later = w.stage
 	w.processor.counts = true
 	return w
@@ -53,7 +54,7 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 		}
 		route := w.last.route
 		n := 1
-		for n < len(batch) && batch[n].Channel == batch[0].Channel && batch[n].Pattern == batch[0].Pattern {
+		for n < len(batch) && route.takes(batch[n], only) {
 			n++
 		}
 		if route.label == "" { // between two tables: it was subscribed to
@@ -80,8 +81,18 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 		}
 		batch = batch[n:]
 	}
-	w.engine.counters.refused.Add(uint64(len(batch)))
+	w.engine.refuse(batch)
 	return invalid
+}
+
+// refuse counts messages that are not treated. Entries stay pending.
+func (e *Engine) refuse(batch []*filterd.Message) {
+	e.counters.refused.Add(uint64(len(batch)))
+	for _, m := range batch {
+		if m.Entry != nil {
+			m.Entry.Postpone()
+		}
+	}
 }
 
 // finish counts what rules made of a message, and sends what they ask for.
@@ -101,8 +112,17 @@ func (w *worker) finish(m *filterd.Message, result *Result) {
 	for _, err := range result.Lost {
 		w.engine.loseDeadLetter(m.Channel, err)
 	}
+	guarded, mark := m.Entry != nil, len(w.deliveries)
 	for _, output := range result.Outputs {
 		w.send(output)
+		guarded = guarded && output.Stream
+	}
+	// Where all that becomes of an entry goes to streams, it may be
+	// acknowledged with that.
+	if guarded && m.Entry.Alone() {
+		for i := range w.deliveries[mark:] {
+			w.deliveries[mark+i].Entry = m.Entry
+		}
 	}
 }
 
@@ -139,6 +159,9 @@ func (w *worker) countMessage(channel *channelCounters, m *filterd.Message, resu
 func (e *Engine) ruleError(counters *ruleCounters, r *rule, m *filterd.Message, err error) {
 	counters.errors.Add(1)
 	if r.OnError == OnErrorHalt {
+		if m.Entry != nil {
+			m.Entry.Postpone()
+		}
 		e.fail(r.Name, err)
 		return
 	}
@@ -199,9 +222,24 @@ func (w *worker) send(output Output) {
 	if err != nil {
 		w.engine.ruleError(j.counters, r, output.message, err) // and go by the channel
 	}
-	key := laneKey{rule: r.Name, target: output.slow.name, number: number, overflow: r.Overflow}
-	if dropped := w.lanes[key].Push(j, size); dropped > 0 {
-		w.engine.log(&j.counters.failures, slog.LevelWarn, "queue is full", "rule", r.Name, "policy", r.Overflow)
+	w.push(j, laneKey{rule: r.Name, target: output.slow.name, number: number, overflow: r.Overflow}, size, output.key)
+}
+
+// push queues a job of so many bytes in a lane. Entries, which can be delivered
+// again but must not get lost, wait for room.
+func (w *worker) push(j job, to laneKey, size int, key string) {
+	lane, entry := w.lanes[to], j.message.Entry
+	if entry == nil && to.overflow != OverflowBlock {
+		if dropped := lane.Push(j, size, key); dropped > 0 {
+			w.engine.log(&j.counters.failures, slog.LevelWarn, "queue is full", "rule", to.rule, "policy", to.overflow)
+		}
+		return
+	}
+	if entry != nil {
+		entry.Hold()
+	}
+	if !lane.PushWait(w.ctx, j, size) {
+		j.lost(false)
 	}
 }
 
@@ -237,6 +275,10 @@ func (w *worker) flush(ctx context.Context) {
 // settle counts what became of a delivery by now, and reports whether it failed
 // and wants a dead letter.
 func (w *worker) settle(output Output, d *filterd.Delivery, now time.Time) bool {
+	if entry := output.message.Entry; entry != nil && d.Err != nil {
+		w.postpone(entry, output, d)
+		return false
+	}
 	switch {
 	case output.DeadLetter:
 		w.engine.settleDeadLetter(d)
@@ -261,6 +303,26 @@ func (e *Engine) undelivered(counters *ruleCounters, r *rule, m *filterd.Message
 	return r.OnError == OnErrorDeadLetter
 }
 
+// postpone counts a delivery that was made of an entry and failed. The entry
+// will be delivered again, unless another consumer has taken it.
+func (w *worker) postpone(entry *filterd.Entry, output Output, d *filterd.Delivery) {
+	switch {
+	case errors.Is(d.Err, filterd.ErrTaken):
+		w.engine.counters.taken.Add(1)
+	case output.DeadLetter:
+		w.engine.postponeDeadLetter(entry, d)
+	default:
+		entry.Postpone()
+		_ = w.engine.undelivered(w.rules[output.rule.number], output.rule, output.message, d.Err) // it gets no dead letter
+	}
+}
+
+// postponeDeadLetter reports a dead letter that was not delivered.
+func (e *Engine) postponeDeadLetter(entry *filterd.Entry, d *filterd.Delivery) {
+	entry.Postpone()
+	e.log(&e.counters.lost, slog.LevelWarn, "dead letter not delivered: its entry stays pending", "stream", entry.Stream, "to", d.Channel, "error", d.Err)
+}
+
 // deadLetterUndelivered publishes the dead letter of a message that a target did
 // not take: once, since nothing is dead-lettered twice.
 func (e *Engine) deadLetterUndelivered(ctx context.Context, r *rule, m *filterd.Message, err error) {
@@ -271,6 +333,10 @@ func (e *Engine) deadLetterUndelivered(ctx context.Context, r *rule, m *filterd.
 	}
 	d := []filterd.Delivery{letter.delivery()}
 	e.config.Sink.Deliver(ctx, d)
+	if m.Entry != nil && d[0].Err != nil {
+		e.postponeDeadLetter(m.Entry, &d[0])
+		return
+	}
 	e.settleDeadLetter(&d[0])
 }
 
@@ -311,22 +377,49 @@ const stuckAfter = 10 * time.Second
 // maxLogged is how much of a payload a rule's log line shows, in bytes.
 const maxLogged = 1 << 10
 
-// lost counts a job that gave way in its queue, or at the end of a drain.
-func (j job) lost() { j.counters.dropped.Add(1) }
+// lost is called for a job that gave way in its queue, maybe to a newer one, or
+// at the end of a drain.
+func (j job) lost(conflated bool) {
+	j.giveUp(conflated)
+	if j.message.Entry != nil {
+		j.message.Entry.Release()
+	}
+	if j.generation != nil {
+		j.generation.release()
+	}
+}
+
+// giveUp sees to it that an entry is delivered again, and counts other messages.
+func (j job) giveUp(conflated bool) {
+	switch {
+	case j.message.Entry != nil:
+		j.message.Entry.Postpone()
+	case conflated:
+		j.counters.conflated.Add(1)
+	default:
+		j.counters.dropped.Add(1)
+	}
+}
 
 // work is what the worker of every lane to a target does. It is where the
 // outcome of every message for a slow target is known.
 func (e *Engine) work(batch []job) {
 	j := batch[0]
+	entry := j.message.Entry // the message is its target's
+	if entry != nil {
+		defer entry.Release()
+	}
 	err := e.hand(j)
 	switch {
 	case err == nil:
 		j.counters.delivered.Add(1)
 		j.counters.latency.observe(j.message.Received, time.Now())
 	case e.lifetime.Err() != nil && errors.Is(err, context.Canceled): // it gave up since the drain has ended
-		j.lost()
+		j.giveUp(false)
 	case e.undelivered(j.counters, j.rule, j.message, err):
 		e.deadLetterUndelivered(context.Background(), j.rule, j.origin, err)
+	case entry != nil: // it can be delivered again, and on_error did nothing for it
+		entry.Fail()
 	}
 }
 

@@ -35,7 +35,7 @@ type handler struct {
 func (h *handler) start(ctx context.Context) {
 	options := h.subscriber.options
 	limits := lane.Limits{Messages: max(options.QueueMessages, 0), Bytes: max(options.QueueBytes, 0)}
-	h.lane = lane.New(limits, false, 1, func(batch []*filterd.Message) {
+	h.lane = lane.New(limits, lane.DropOldest, 1, func(batch []*filterd.Message) {
 		h.busy.Store(true)
 		defer h.busy.Store(false)
 		defer h.caught("callback")
@@ -50,7 +50,7 @@ func (h *handler) start(ctx context.Context) {
 func (h *handler) take(m *filterd.Message) {
 	if h.keeps(m) {
 		h.matched.Add(1)
-		h.dropped.Add(uint64(h.lane.Push(m.Clone(), len(m.Payload))))
+		h.dropped.Add(uint64(h.lane.Push(m.Clone(), len(m.Payload), "")))
 	}
 }
 
