@@ -9,12 +9,20 @@ import (
 
 // isEvent reports whether a document is a valid event with data, or without
 // any: true means that parseEvent has no failure for it. False means that only
-// parseEvent can tell. This is on the path of every event.
-func isEvent(document []byte, values []projection.Value, others *projection.Others) bool {
+// parseEvent can tell. This is on the path of every event: what all documents
+// of a shape have is looked at once for all.
+func isEvent(document []byte, values []projection.Value, others *projection.Others, shape *projection.Shape) bool {
 	if values[0].Kind != projection.Object || others.Count > len(others.List) || !isAbsent(values[nodeDataBase64]) {
 		return false
 	}
+	varies, otherVaries := ^uint32(0), ^uint32(0)
+	if shape != nil && shape.Vetted.Load() {
+		varies, otherVaries = shape.Varies, shape.OtherVaries
+	}
 	for n := nodeSpecVersion; n < nodeData; n++ {
+		if varies>>n&1 == 0 {
+			continue
+		}
 		v := values[n]
 		if isAbsent(v) && n > nodeType {
 			continue
@@ -43,9 +51,12 @@ func isEvent(document []byte, values []projection.Value, others *projection.Othe
 	// An earlier one of several members of one name doesn't count. Where it
 	// is valid, it doesn't matter either.
 	for i := range others.Count {
-		if !isExtension(document, &others.List[i]) {
+		if otherVaries>>i&1 != 0 && !isExtension(document, &others.List[i]) {
 			return false
 		}
+	}
+	if shape != nil && !shape.Vetted.Load() {
+		shape.Vetted.Store(true)
 	}
 	return true
 }

@@ -53,7 +53,7 @@ type Event struct {
 func DecodeEvent(payload []byte) (*Event, error) {
 	var values [commonNodes]projection.Value
 	var others projection.Others
-	if !noPaths.plan.Scan(payload, values[:], &others) {
+	if _, ok := noPaths.plan.Scan(payload, values[:], &others); !ok {
 		return nil, refusal(payload)
 	}
 	event, err := decodeEvent(payload, values[0])

@@ -107,7 +107,7 @@ func checkQuick(t *testing.T, schema, data string) verdict {
 	}
 	plan, _ := projection.NewPlan(nil, nil)
 	values := make([]projection.Value, plan.Nodes())
-	if !plan.Scan([]byte(data), values, &projection.Others{}) {
+	if _, ok := plan.Scan([]byte(data), values, &projection.Others{}); !ok {
 		t.Fatalf("%s is not scanned", data)
 	}
 	got := s.quick.check([]byte(data), values[0])
@@ -208,7 +208,7 @@ func BenchmarkSchema(b *testing.B) {
 	payload := []byte(`{"symbol":"BTC-USD","price":60000.5,"qty":2,"bid":60000,"ask":60001,"venue":"example","sequence":123456}`)
 	plan, _ := projection.NewPlan(nil, nil)
 	values := make([]projection.Value, plan.Nodes())
-	if !plan.Scan(payload, values, &projection.Others{}) {
+	if _, ok := plan.Scan(payload, values, &projection.Others{}); !ok {
 		b.Fatal("not scanned")
 	}
 	b.Run("quick", func(b *testing.B) {
@@ -260,7 +260,7 @@ func TestQuickIsBounded(t *testing.T) {
 	data := []byte(`{"a":{}` + strings.Repeat(`,"x":"x"`, 1000) + `}`)
 	plan, _ := projection.NewPlan(nil, nil)
 	values := make([]projection.Value, plan.Nodes())
-	if !plan.Scan(data, values, &projection.Others{}) {
+	if _, ok := plan.Scan(data, values, &projection.Others{}); !ok {
 		t.Fatal("not scanned")
 	}
 	c := &quickCheck{data, 8 * len(data)}

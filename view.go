@@ -100,7 +100,8 @@ func (m *Message) scan() {
 	plan := v.projection.plan
 	values := m.noValues(plan.Nodes())
 	var others projection.Others
-	if !plan.Scan(v.document, values, &others) {
+	shape, ok := plan.Scan(v.document, values, &others)
+	if !ok {
 		v.err = refusal(v.document)
 		return
 	}
@@ -111,7 +112,7 @@ func (m *Message) scan() {
 		v.reading = readRaw
 		return
 	}
-	if !isEvent(v.document, values, &others) {
+	if !isEvent(v.document, values, &others, shape) {
 		event, err := decodeEvent(v.document, values[0])
 		if err != nil {
 			v.err = err

@@ -16,10 +16,12 @@ type Step struct {
 // A Plan says which values of a document are read. It is a tree: node 0 is the
 // document, and below a node are the parts of its value that are read, or that
 // lead to some that are. Nodes are numbered so that all nodes below a node
-// follow each other. It is immutable.
+// follow each other. It is safe for concurrent use, and nothing about it changes
+// but what it remembers of the documents that it has read.
 type Plan struct {
 	nodes  []node
 	common int32 // nodes up to this one are those of the common names
+	shapes shapes
 }
 
 type node struct {

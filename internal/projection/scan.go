@@ -72,11 +72,26 @@ type Other struct {
 //
 // As in encoding/json the last of several members of one name counts, and all
 // that was in an earlier one is gone.
-func (p *Plan) Scan(document []byte, values []Value, others *Others) bool {
+//
+// The shape is that of the document, if the plan knows it; it may be nil.
+func (p *Plan) Scan(document []byte, values []Value, others *Others) (shape *Shape, ok bool) {
 	if uint64(len(document)) > MaxDocument {
-		return false
+		return nil, false
 	}
-	s := scanner{nodes: p.nodes, common: p.common, values: values[:len(p.nodes)], others: others}
+	values = values[:len(p.nodes)]
+	if shape := p.shapes.read(document, values, others); shape != nil {
+		return shape, true
+	}
+	if !p.scan(document, values, others) {
+		return nil, false
+	}
+	p.shapes.learn(document, values, p.common, others)
+	return nil, true
+}
+
+// scan is Scan without any knowledge of other documents.
+func (p *Plan) scan(document []byte, values []Value, others *Others) bool {
+	s := scanner{nodes: p.nodes, common: p.common, values: values, others: others}
 	i := space(document, 0)
 	if i >= len(document) {
 		return false

@@ -72,7 +72,7 @@ func TestScanDepth(t *testing.T) {
 		} {
 			for _, path := range [][]projection.Step{nil, {{"a", -1}, {"", 3}}, slices.Repeat([]projection.Step{{"a", -1}}, 500), slices.Repeat([]projection.Step{{"", 0}}, 300)} {
 				plan, _ := projection.NewPlan(nil, [][]projection.Step{path})
-				if got := plan.Scan([]byte(d), make([]projection.Value, plan.Nodes()), new(projection.Others)); got != (depth <= 10_000) {
+				if _, got := plan.Scan([]byte(d), make([]projection.Value, plan.Nodes()), new(projection.Others)); got != (depth <= 10_000) {
 					t.Errorf("%.20s, depth %d: %v", d, depth, got)
 				}
 			}
@@ -97,7 +97,7 @@ func checkScan(t *testing.T, document []byte, seed uint64) {
 	plan, nodes := projection.NewPlan(common, paths)
 	values := make([]projection.Value, plan.Nodes())
 	var others projection.Others
-	accepted := plan.Scan(document, values, &others)
+	_, accepted := plan.Scan(document, values, &others)
 	if !bytes.Equal(document, before) {
 		t.Fatalf("%q was written to", document)
 	}
@@ -294,7 +294,7 @@ func TestPlanManyNames(t *testing.T) {
 	document := []byte("{" + b.String()[1:] + "}")
 	plan, nodes := projection.NewPlan(nil, paths)
 	values := make([]projection.Value, plan.Nodes())
-	if !plan.Scan(document, values, new(projection.Others)) {
+	if _, ok := plan.Scan(document, values, new(projection.Others)); !ok {
 		t.Fatal("refused")
 	}
 	for i, n := range nodes {
