@@ -15,6 +15,7 @@ import (
 	"github.com/filterd/filterd/engine"
 	"github.com/filterd/filterd/filters/wasmfilter"
 	"github.com/filterd/filterd/pubsub"
+	"github.com/filterd/filterd/webhook"
 )
 
 // A Config is a config file, read and checked as a whole.
@@ -34,6 +35,9 @@ type Config struct {
 	// them.
 	Rules []engine.Rule
 	Table *engine.Table
+	// Webhooks are the endpoints that rules post to, by their names. They
+	// connect to nothing before there is a message.
+	Webhooks map[string]*webhook.Endpoint
 	// Tests are the tests that stand beside the rules, in the order of the
 	// file.
 	Tests []Test
@@ -199,6 +203,7 @@ type loader struct {
 	rules       []ruleNodes
 	byName      map[string]int // rule name to index into rules
 	byModule    map[string]*moduleNode
+	byWebhook   map[string]*webhookNode
 }
 
 // root reads the file's tree; nil, with a problem, if there is none.
@@ -240,6 +245,9 @@ func (l *loader) load() {
 	if key, n := file.get("modules"); n != nil {
 		l.modules(key, n)
 	}
+	if key, n := file.get("webhooks"); n != nil {
+		l.webhooks(key, n)
+	}
 	key, n = file.get("rules")
 	switch {
 	case n == nil:
@@ -251,6 +259,7 @@ func (l *loader) load() {
 	}
 	l.readRules(key, n)
 	l.unusedModules()
+	l.useWebhooks()
 	l.compile()
 }
 
@@ -264,6 +273,7 @@ func (l *loader) compile() {
 		Registry:       l.config.Registry,
 		Rules:          l.config.Rules,
 		Callbacks:      l.callbacks,
+		Webhooks:       l.config.hooks(),
 		StrictChannels: l.strict,
 	}
 	table, err := engine.Compile(l.config.definition)

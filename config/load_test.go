@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -185,6 +187,9 @@ func describe(c *Config) string {
 	if c.MaxMessage != pubsub.DefaultMaxMessage {
 		fmt.Fprintf(&b, "messages up to %d\n", c.MaxMessage)
 	}
+	for _, name := range slices.Sorted(maps.Keys(c.Webhooks)) {
+		fmt.Fprintf(&b, "webhook %s: concurrency %d\n", name, c.Webhooks[name].Concurrency())
+	}
 	for _, r := range c.Rules {
 		fmt.Fprintf(&b, "rule %s: from %q, when %v, allow %q, on_error %q, dead_letter %q, overflow %q, loop %v\n",
 			r.Name, r.From, r.When, r.Allow, r.OnError, r.DeadLetter, r.Overflow, r.LoopAllowed)
@@ -201,6 +206,10 @@ func describe(c *Config) string {
 			fmt.Fprintf(&b, "  set %q: %v %s\n", m.Name, m.Value, m.Constant)
 		}
 		for _, to := range r.To {
+			if to.Webhook != "" {
+				fmt.Fprintf(&b, "  to: webhook %q\n", to.Webhook)
+				continue
+			}
 			if to.Stream != "" {
 				fmt.Fprintf(&b, "  to: stream %q, maxlen %d\n", to.Stream, to.MaxLen)
 				continue

@@ -37,13 +37,16 @@ func Stores(open func(redis pubsub.Options, module string) (wasmfilter.KV, error
 	return func(l *loader) { l.stores = open }
 }
 
-// Close closes the file's modules, and the runtime that Load made for them, if
-// it did. An engine that uses them must be closed before. A config that another
+// Close closes the file's modules, the runtime that Load made for them, if it
+// did, and the webhooks' connections. An engine that uses them must be closed before. A config that another
 // one has replaced by [Config.Reload] needs no Close.
 func (c *Config) Close() error {
 	var errs []error
 	for _, m := range c.modules {
 		errs = append(errs, m.Close())
+	}
+	for _, endpoint := range c.Webhooks {
+		endpoint.Close()
 	}
 	if c.runtime != nil {
 		errs = append(errs, c.runtime.Close(context.Background()))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -103,17 +104,16 @@ func (l *loader) rule(key string, e entry) {
 				r.Key = value
 			}
 		}
-		_, wasm := s.get("wasm")
-		if _, overflow := s.get("overflow"); wasm == nil && (overflow == nil || overflow.value != string(engine.OverflowConflate)) {
-			offset, length := l.problems.text.whole(n)
-			l.warnings.add(offset, length, key, "", "key says nothing without wasm or overflow: conflate: all messages of a channel keep their order")
-		}
 	}
 	if key, n := s.get("set"); n != nil {
 		r.Set = l.members(key, n, &nodes, profile)
 	}
 	if key, n := s.get("to"); n != nil {
 		r.To = l.targets(key, n, &nodes, profile)
+	}
+	if key, n := s.get("key"); n != nil && !usesKey(s, r.To) {
+		offset, length := l.problems.text.whole(n)
+		l.warnings.add(offset, length, key, "", "key says nothing without wasm, a webhook or overflow: conflate: all messages of a channel keep their order")
 	}
 	if key, n := s.get("allow"); n != nil {
 		r.Allow = l.channelNames(key, n, &nodes, "allow")
@@ -258,6 +258,14 @@ func (l *loader) deadLetter(key string, n *node) (name string, stream bool) {
 		return "", false
 	}
 	return value, false
+}
+
+// usesKey reports whether anything about a rule goes by its key.
+func usesKey(s section, to []engine.Target) bool {
+	_, wasm := s.get("wasm")
+	_, overflow := s.get("overflow")
+	return wasm != nil || overflow != nil && overflow.value == string(engine.OverflowConflate) ||
+		slices.ContainsFunc(to, func(to engine.Target) bool { return to.Webhook != "" })
 }
 
 // channelNames reads a channel, or a list of channels and globs.
@@ -438,10 +446,10 @@ func computedAnyhow() engine.Target {
 }
 
 // anyTarget is what can stand under to.
-const anyTarget = "a channel, ${expression}, {stream: name}, {callback: name} or {log: level}"
+const anyTarget = "a channel, ${expression}, {stream: name}, {webhook: name}, {callback: name} or {log: level}"
 
 // targetKinds are the keys that say what a target is.
-var targetKinds = []string{"stream", "callback", "log"}
+var targetKinds = []string{"stream", "webhook", "callback", "log"}
 
 // otherTarget reads a target that is no channel.
 func (l *loader) otherTarget(key string, n *node) engine.Target {
@@ -480,6 +488,8 @@ func (l *loader) otherTarget(key string, n *node) engine.Target {
 		if to.Stream != "" {
 			return to
 		}
+	case "webhook":
+		return l.webhookTarget(at, value)
 	case "callback":
 		if name, ok := l.text(at, value); ok && name == "" {
 			l.fail(at, value, "", "a callback has a name")

@@ -110,6 +110,11 @@ func (password) JSONSchema() *generator.Schema {
 	return &generator.Schema{Type: "string", Pattern: reference}
 }
 
+func (secrets) JSONSchema() *generator.Schema {
+	key := password("").JSONSchema()
+	return anyOf(key, &generator.Schema{Type: "array", Items: key, MinItems: pointer(1), MaxItems: pointer(2)})
+}
+
 func (boolean) JSONSchema() *generator.Schema {
 	return orReference(&generator.Schema{Type: "boolean"})
 }
@@ -171,7 +176,7 @@ func durationText() *generator.Schema {
 }
 
 func (targets) JSONSchema() *generator.Schema {
-	s := oneOrMore(anyOf(anyText(), object(&streamSpec{}), object(&callbackSpec{}), object(&logSpec{})))
+	s := oneOrMore(anyOf(anyText(), object(&streamSpec{}), object(&webhookTargetSpec{}), object(&callbackSpec{}), object(&logSpec{})))
 	s.AnyOf[len(s.AnyOf)-1].MaxItems = pointer(32)
 	return s
 }

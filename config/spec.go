@@ -16,6 +16,7 @@ type fileSpec struct {
 	StrictChannels boolean                `json:"strict_channels,omitempty" default:"false" jsonschema_description:"Whether every channel that a rule names must be declared under channels, so that a misspelled one is an error."`
 	Channels       map[string]channelSpec `json:"channels,omitempty" jsonschema_description:"What the messages of channels and streams must be. A key is a channel's or a stream's name, or a glob as PSUBSCRIBE takes it. An exact name goes before globs, and among globs the one with the longest literal prefix."`
 	Modules        map[string]moduleSpec  `json:"modules,omitempty" jsonschema_description:"WebAssembly modules that rules can name under wasm."`
+	Webhooks       map[string]webhookSpec `json:"webhooks,omitempty" jsonschema_description:"HTTP endpoints that rules can name under to, as {webhook: name}."`
 	Rules          map[string]ruleSpec    `json:"rules" jsonschema_description:"The rules by their names, in the order in which they act on a message. Each goes in this order: when, wasm, set, to."`
 	Server         *serverSpec            `json:"server,omitempty" jsonschema_description:"The admin server of filterd run: its state, its metrics, reload, tap and explain. {} takes the defaults. Without the section there is none."`
 }
@@ -74,18 +75,28 @@ type moduleSpec struct {
 	KV      kv       `json:"kv,omitempty" jsonschema_description:"Gives the module a store of its own. memory: a reload keeps it, a restart does not. redis: it is in Redis, which filterd run connects to, and every process that runs the module shares it; a dry run has one in memory instead."`
 }
 
+type webhookSpec struct {
+	URL         word     `json:"url" jsonschema_description:"Where messages are posted to: https, or http for networks under allow. Takes ${VARIABLE} and ${file:path}. Redirects are not followed, and no proxy is used."`
+	Secrets     secrets  `json:"secrets,omitempty" jsonschema_description:"The keys that messages are signed with, as Standard Webhooks has it: one, or two while a key is changed; each ${VARIABLE} or ${file:path}, and 24 to 64 bytes in base64."`
+	Allow       names    `json:"allow,omitempty" jsonschema_description:"Networks, such as 10.1.0.0/16, that the endpoint may be in although they are not of the public internet. Default: none."`
+	Timeout     duration `json:"timeout,omitempty" default:"10s" jsonschema_description:"How long one attempt may take."`
+	Attempts    integer  `json:"attempts,omitempty" default:"10" jsonschema_description:"How often a message is tried, at most. What the endpoint refuses (4xx, 3xx) is not tried again; 410 disables it until the next reload."`
+	MaxBackoff  duration `json:"max_backoff,omitempty" default:"30s" jsonschema_description:"The longest pause between two attempts. It grows from half a second. A Retry-After of the endpoint holds besides, up to 5 minutes."`
+	Concurrency integer  `json:"concurrency,omitempty" default:"4" jsonschema_description:"How many requests there are at once. Messages of one rule, channel and key stay in order."`
+}
+
 type ruleSpec struct {
 	From       sources    `json:"from" jsonschema_description:"The channel the rule takes messages from, or a list of them. A glob such as prices.* is a pattern subscription. {stream: name} reads a stream as a member of a consumer group: nothing of it is lost. A message that several of them match is taken once."`
 	When       condition  `json:"when,omitempty" jsonschema_description:"An expression (https://expr-lang.org) over data, event and channel that is true for the messages to keep. Default: all."`
 	Profile    profile    `json:"profile,omitempty" jsonschema_description:"full lifts the bounds that keep an expression's work proportional to the message: for authors that are trusted."`
 	Wasm       string     `json:"wasm,omitempty" jsonschema_description:"The module, of those under modules, that treats the messages that when keeps: it may drop them, replace them, or emit others."`
-	Key        condition  `json:"key,omitempty" jsonschema_description:"An expression: messages of one channel with the same value are treated in order by the module, and are one key to overflow: conflate. Default: all messages of a channel are."`
+	Key        condition  `json:"key,omitempty" jsonschema_description:"An expression: messages of one channel with the same value are treated in order by the module and by webhooks, and are one key to overflow: conflate. Default: all messages of a channel are."`
 	Set        members    `json:"set,omitempty" jsonschema_description:"Members of data to add or replace, in this order. A text is an expression; a number, a boolean and null stand for themselves. The rest of the payload keeps its bytes."`
-	To         targets    `json:"to" jsonschema_description:"Where the messages go: a channel, ${expression} that yields the name of one, {stream: name}, {callback: name}, {log: level}, or a list of these, at most 32."`
+	To         targets    `json:"to" jsonschema_description:"Where the messages go: a channel, ${expression} that yields the name of one, {stream: name}, {webhook: name}, {callback: name}, {log: level}, or a list of these, at most 32."`
 	Allow      names      `json:"allow,omitempty" jsonschema_description:"The channels, or globs of channels, that ${expression} under to may yield."`
 	OnError    onError    `json:"on_error,omitempty" default:"drop" jsonschema_description:"What happens to a message that the rule fails on; it is counted in any case. pass: it goes on as it came in. halt: the daemon stops."`
 	DeadLetter deadLetter `json:"dead_letter,omitempty" jsonschema_description:"The channel, or {stream: name}, for on_error: dead_letter."`
-	Overflow   overflow   `json:"overflow,omitempty" jsonschema_description:"Which message gives way when the queue of a callback or a module is full; each is counted. conflate keeps the newest message of each key. block makes the source wait: the default for a rule that only takes streams, and for no other. Default: drop_oldest."`
+	Overflow   overflow   `json:"overflow,omitempty" jsonschema_description:"Which message gives way when the queue before a callback, a webhook, the log or the module is full; each is counted. conflate keeps the newest message of each key. block makes the source wait: the default for a rule that only takes streams, and for no other. Default: drop_oldest."`
 	OnGap      boolean    `json:"on_gap,omitempty" default:"false" jsonschema_description:"Whether the rule's targets, but for ${expression}, also get an event of type io.filterd.gap.v1 for every span in which messages of the rule's channels may have been missed. when, wasm and set are not asked."`
 	Loop       loop       `json:"loop,omitempty" jsonschema_description:"allowed turns the error that messages may come back to the rule into a warning. The rule then takes events only, and each may pass 8 times."`
 	Tests      []testSpec `json:"tests,omitempty" jsonschema_description:"What the rule does with example messages; filterd test runs them."`
@@ -110,6 +121,10 @@ type deadLetterSpec struct {
 
 type logSpec struct {
 	Log logLevel `json:"log" jsonschema_description:"Logs the message at this level."`
+}
+
+type webhookTargetSpec struct {
+	Webhook word `json:"webhook" jsonschema_description:"Posts the message to the endpoint of this name, of those under webhooks."`
 }
 
 type callbackSpec struct {
@@ -142,6 +157,7 @@ type (
 	deadLetter   string
 	sources      []string
 	names        []string
+	secrets      []string
 	condition    string
 	profile      string
 	members      map[string]any
@@ -182,8 +198,9 @@ var (
 	tlsKeys          = keysOf[tlsSpec]()
 	channelKeys      = keysOf[channelSpec]()
 	moduleKeys       = keysOf[moduleSpec]()
+	webhookKeys      = keysOf[webhookSpec]()
 	ruleKeys         = keysOf[ruleSpec]()
-	targetKeys       = slices.Concat(keysOf[streamSpec](), keysOf[callbackSpec](), keysOf[logSpec]())
+	targetKeys       = slices.Concat(keysOf[streamSpec](), keysOf[webhookTargetSpec](), keysOf[callbackSpec](), keysOf[logSpec]())
 	deadLetterKeys   = keysOf[deadLetterSpec]()
 	streamSourceKeys = keysOf[streamSourceSpec]()
 	testKeys         = keysOf[testSpec]()

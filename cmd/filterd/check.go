@@ -136,6 +136,8 @@ func targets(r engine.Rule) string {
 			texts = append(texts, "callback "+to.Callback)
 		case to.Stream != "":
 			texts = append(texts, "stream "+to.Stream)
+		case to.Webhook != "":
+			texts = append(texts, "webhook "+to.Webhook)
 		case to.Log != nil:
 			texts = append(texts, "log "+strings.ToLower(to.Log.String()))
 		default:

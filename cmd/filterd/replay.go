@@ -164,11 +164,13 @@ func newDelivery(output engine.Output) delivery {
 }
 
 // destination names where an output goes: a channel, "stream:NAME",
-// "callback:NAME" or "log:LEVEL".
+// "webhook:NAME", "callback:NAME" or "log:LEVEL".
 func destination(output engine.Output) string {
 	switch {
 	case output.Callback != "":
 		return "callback:" + output.Callback
+	case output.Webhook != "":
+		return "webhook:" + output.Webhook
 	case output.Log != nil:
 		return "log:" + strings.ToLower(output.Log.String())
 	case output.Stream:

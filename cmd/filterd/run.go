@@ -20,6 +20,7 @@ import (
 	"github.com/filterd/filterd/engine"
 	"github.com/filterd/filterd/filters/wasmfilter"
 	"github.com/filterd/filterd/pubsub"
+	"github.com/filterd/filterd/webhook"
 )
 
 func runCommand() *cli.Command {
@@ -36,7 +37,7 @@ func runCommand() *cli.Command {
 			&cli.BoolFlag{Name: "once", Usage: "give up, with exit code 3, if Redis is unreachable at start"},
 			&cli.BoolFlag{Name: "embedded", Usage: "start a Redis of its own instead of connecting to the config file's"},
 			&cli.IntFlag{Name: "port", Usage: "`PORT` of the embedded Redis; 0 is any that is free"},
-			&cli.DurationFlag{Name: "drain", Value: 5 * time.Second, Usage: "how long the end may take: half of the `DURATION` for what Redis has sent, half for callbacks and the log"},
+			&cli.DurationFlag{Name: "drain", Value: 5 * time.Second, Usage: "how long the end may take: half of the `DURATION` for what Redis has sent, half for webhooks and the log"},
 			logLevelFlag(),
 			outputFlag(),
 		},
@@ -148,12 +149,27 @@ func runRules(c *cli.Context) error {
 		err = errors.Join(err, cause)
 	}
 	err = errors.Join(err, eng.Close())
+	logWebhooks(logger, reloads.config.Load().Webhooks)
 	logStats(logger, eng.Stats())
 	var halted *engine.HaltError
 	if errors.As(err, &halted) {
 		return &exitError{code: exitFailed, err: err}
 	}
 	return redisError(err)
+}
+
+// logWebhooks logs what was posted, and why messages were not taken.
+func logWebhooks(logger *slog.Logger, webhooks map[string]*webhook.Endpoint) {
+	for _, name := range slices.Sorted(maps.Keys(webhooks)) {
+		s := webhooks[name].Stats()
+		args := []any{"webhook", name, "attempts", s.Attempts, "retries", s.Retries, "delivered", s.Delivered, "breaker", s.Breaker, "disabled", s.Disabled}
+		for _, reason := range webhook.Reasons {
+			if n := s.Failed[reason]; n > 0 {
+				args = append(args, "failed_"+string(reason), n)
+			}
+		}
+		logger.Info("webhook", args...)
+	}
 }
 
 // logStats logs what was done with every message, and what was lost.

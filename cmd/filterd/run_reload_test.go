@@ -138,6 +138,16 @@ func (d *daemon) waitFor(msg string, n int, text string) {
 	d.Fatalf("no line %q\n%s", msg, d.log)
 }
 
+// eventually waits for what the daemon brings about.
+func (d *daemon) eventually(what string, condition func() bool) {
+	d.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			d.Fatalf("never: %s\n%s", what, d.log)
+		}
+	}
+}
+
 // where returns the channel that a message is sent to.
 func (d *daemon) where(payload string) string {
 	d.Helper()

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// The daemon posts what a rule keeps, tries again, and gives what is refused to
+// the dead letters.
+func TestRunPostsToWebhooks(t *testing.T) {
+	d := newDaemon(t)
+	var mu sync.Mutex
+	var bodies []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		switch bodies = append(bodies, string(body)); {
+		case len(bodies) == 1:
+			w.WriteHeader(503)
+		case strings.Contains(string(body), "bad"):
+			w.WriteHeader(422)
+		}
+	}))
+	defer server.Close()
+	d.write("key", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+	d.write("filterd.yaml", `redis: {url: "${REDIS_URL}"}
+webhooks:
+  ops: {url: "`+server.URL+`/hook", secrets: "${file:key}", allow: 127.0.0.0/8, concurrency: 1, max_backoff: 1ms}
+rules:
+  r: {from: in, to: {webhook: ops}, on_error: dead_letter, dead_letter: {stream: dead}}
+`)
+	d.start()
+	d.must(d.rdb.Publish(d.Context(), "in", `{"a":1}`).Err())
+	d.must(d.rdb.Publish(d.Context(), "in", `{"a":"bad"}`).Err())
+	d.eventually("dead letter", func() bool { return d.rdb.XLen(d.Context(), "dead").Val() == 1 })
+	mu.Lock()
+	if got := strings.Join(bodies, " "); got != `{"a":1} {"a":1} {"a":"bad"}` {
+		t.Error(got)
+	}
+	mu.Unlock()
+	entries := d.rdb.XRange(d.Context(), "dead", "-", "+").Val()
+	if letter, _ := entries[0].Values["event"].(string); !strings.Contains(letter, `"rule":"r","reason":"webhook ops: 422 Unprocessable Entity"`) || !strings.Contains(letter, `"payload":"{\"a\":\"bad\"}"`) {
+		t.Error(letter)
+	}
+	d.must(d.cmd.Process.Signal(syscall.SIGTERM))
+	d.waitFor("stopped", 1, "")
+	if lines := d.log.lines("webhook"); len(lines) != 1 || lines[0]["webhook"] != "ops" || lines[0]["attempts"] != 3.0 || lines[0]["delivered"] != 1.0 || lines[0]["failed_refused"] != 1.0 {
+		t.Errorf("%v", lines)
+	}
+}
