@@ -59,6 +59,11 @@ type Contract struct {
 	DeadLetter string
 	// DeadLetterStream says that DeadLetter is a stream.
 	DeadLetterStream bool
+	// Stamped says that a Publisher stamps the channel's events, and that who
+	// takes them looks for stamps that are missing: what was lost is counted
+	// exactly. Events without a stamp are as good as others. It needs
+	// EnvelopeAuto or EnvelopeCloudEvents.
+	Stamped bool
 }
 
 // A Registry holds the contracts of all channels of a program. It is
@@ -133,6 +138,9 @@ func (c *Contract) complete() error {
 	if c.MaxSize < 0 {
 		errs = append(errs, fmt.Errorf("maximum size %d: want more than 0 bytes", c.MaxSize))
 	}
+	if c.Stamped && c.Envelope != EnvelopeAuto && c.Envelope != EnvelopeCloudEvents {
+		errs = append(errs, fmt.Errorf("stamped: envelope %s has no events, which stamps are a part of", c.Envelope))
+	}
 	if IsGlob(c.DeadLetter) && !c.DeadLetterStream {
 		errs = append(errs, fmt.Errorf("dead letter %q: want a channel, not a pattern", c.DeadLetter))
 	}
@@ -196,7 +204,7 @@ func (r *Registry) CheckWhole(m *Message) error {
 
 func (c *Contract) check(m *Message, validate bool) error {
 	if m.contract != c {
-		if m.envelope() != c.Envelope {
+		if m.envelope() != c.Envelope || c.Stamped {
 			m.view.forget()
 		}
 		m.contract = c

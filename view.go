@@ -15,6 +15,7 @@ type view struct {
 	reading    reading
 	err        *ValidationError // Channel is left empty: the message knows it
 	binary     []byte           // the decoded data_base64
+	stamp      stamp            // if the contract asks for it
 
 	data       any
 	decoded    bool           // data is
@@ -47,6 +48,7 @@ const (
 func (v *view) forget() {
 	v.projection, v.document, v.err, v.binary = nil, nil, nil, nil
 	v.data, v.decoded, v.attributes = nil, false, nil
+	v.stamp.found = false
 }
 
 func (v *view) isEvent() bool { return v.reading == readEvent || v.reading == readBinary }
@@ -112,13 +114,18 @@ func (m *Message) scan() {
 		v.reading = readRaw
 		return
 	}
+	stamped := m.contract != nil && m.contract.Stamped
 	if !isEvent(v.document, values, &others, shape) {
 		event, err := decodeEvent(v.document, values[0])
 		if err != nil {
 			v.err = err
 			return
 		}
-		v.binary = event.Binary
+		if v.binary = event.Binary; stamped {
+			v.stamp = stampOf(event)
+		}
+	} else if stamped {
+		v.readStamp(&others)
 	}
 	v.reading = readEvent
 	if v.binary != nil {

@@ -103,6 +103,13 @@ func (l *loader) contract(key, name string, e entry) filterd.Contract {
 			l.warnings.add(offset, length, key, "add schema or contract: builtin", "there is no schema to validate with")
 		}
 	}
+	if key, n := s.get("stamped"); n != nil {
+		c.Stamped, _ = l.boolean(key, n)
+		if c.Stamped && (c.Envelope == filterd.EnvelopeRaw || c.Envelope == filterd.EnvelopeBytes) {
+			l.fail(key, n, "take envelope cloudevents or auto", "stamps are a part of events, and envelope is %s", c.Envelope)
+			c.Stamped = false
+		}
+	}
 	if key, n := s.get("max_size"); n != nil {
 		c.MaxSize = l.byteSize(key, n)
 		if c.MaxSize > l.config.MaxMessage {

@@ -184,6 +184,11 @@ func describe(c *Config) string {
 		fmt.Fprintf(&b, "channel %s: envelope %s, schema %v, validate %s %v, max_size %d, dead_letter %q\n",
 			c.Channel, c.Envelope, c.Schema, c.Validate, c.SampleRate, c.MaxSize, c.DeadLetter)
 	}
+	for _, c := range c.Registry.Contracts() {
+		if c.Stamped {
+			fmt.Fprintf(&b, "channel %s is stamped\n", c.Channel)
+		}
+	}
 	if c.MaxMessage != pubsub.DefaultMaxMessage {
 		fmt.Fprintf(&b, "messages up to %d\n", c.MaxMessage)
 	}

@@ -63,6 +63,7 @@ type channelSpec struct {
 	Validate   validateMode `json:"validate,omitempty" default:"enforce" jsonschema_description:"Which messages are held against the schema: all, none, or a random part, as in {sample: 0.01}. Size and envelope are always checked."`
 	MaxSize    byteSize     `json:"max_size,omitempty" default:"1MiB" jsonschema_description:"The largest payload: bytes, or a number with B, KiB or MiB."`
 	DeadLetter deadLetter   `json:"dead_letter,omitempty" jsonschema_description:"The channel, or {stream: name}, where messages go that break the contract. Default: they are counted and dropped."`
+	Stamped    boolean      `json:"stamped,omitempty" default:"false" jsonschema_description:"Whether the channel's events carry stamps: filterd publish and the library's publishers set the extensions producer and sequence, and filterd run counts exactly what is lost between them. Events without a stamp are as good as others."`
 }
 
 type moduleSpec struct {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/internal/lane"
+	"github.com/filterd/filterd/internal/stamps"
 )
 
 // Config is what an engine is made of. A zero field is its documented default.
@@ -49,6 +50,7 @@ type Config struct {
 type Engine struct {
 	config   Config
 	counters counters
+	stamps   stamps.Tracker
 	current  atomic.Pointer[generation]
 	taps     atomic.Pointer[[]*Tap] // nil: there are none; written under mu
 	halted   atomic.Pointer[HaltError]
@@ -165,6 +167,7 @@ func (e *Engine) swap(t *Table) (drained <-chan struct{}, number uint64, err err
 		e.evaluated = e.evaluated.Sub(t.Evaluations())
 	}
 	old := e.current.Swap(next)
+	e.stamps.Keep(t.followsStamps)
 	for source := range e.sources {
 		(*source).Subscribe(t.Subscriptions())
 	}
@@ -279,6 +282,9 @@ func (e *Engine) forget(sources []filterd.Source) {
 	defer e.mu.Unlock()
 	for i := range sources {
 		delete(e.sources, &sources[i])
+	}
+	if len(e.sources) == 0 {
+		e.stamps.Keep(func(string) bool { return false }) // nobody listens
 	}
 }
 
@@ -459,7 +465,10 @@ func (h *handler) Gap(gap filterd.Gap) {
 	defer cancel()
 	w := h.workerOf(g)
 	w.ctx = ctx
-	w.tellOfGap(ctx, &gap)
+	if len(w.table.onGap) > 0 {
+		w.tellOfGap(&gap, silence(&gap))
+		w.flush(ctx)
+	}
 }
 
 // workerOf returns the handler's worker under a generation.

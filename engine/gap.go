@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,12 +22,18 @@ type GapEvent struct {
 	// Length is the time between, in seconds.
 	Length float64 `json:"length"`
 	Reason string  `json:"reason"`
+	// Lost is how many messages of Producer are missing, exactly, where stamps
+	// tell that; 0 where it isn't known. Channels is the messages' channel then,
+	// and From is when the last one before them came.
+	Lost     uint64 `json:"lost,omitempty"`
+	Producer string `json:"producer,omitempty"`
 }
 
 // gapEvent returns the message that tells of a gap of channels.
 func gapEvent(gap *filterd.Gap, channels []string) *filterd.Message {
 	data, err := json.Marshal(GapEvent{
 		Channels: channels, From: gap.From.UTC(), To: gap.To.UTC(), Length: gap.Length().Seconds(), Reason: gap.Reason,
+		Lost: gap.Lost, Producer: gap.Producer,
 	})
 	if err != nil {
 		panic(err) // strings, times and numbers marshal
@@ -68,18 +73,12 @@ func (r *rule) checkGaps(d Definition) []*RuleError {
 }
 
 // tellOfGap sends an event to the targets of every rule that asks for the gaps
-// of what it takes messages from. Only computed targets get none: they are
-// computed from messages of the rule's channels.
-func (w *worker) tellOfGap(ctx context.Context, gap *filterd.Gap) {
-	if len(w.table.onGap) == 0 {
-		return
-	}
-	silent := make(map[string]bool, len(gap.Channels))
-	for _, channel := range gap.Channels {
-		silent[channel] = true
-	}
+// of what it takes messages from; affected says what of that a gap is of. Only
+// computed targets get none: they are computed from messages of the rule's
+// channels. What goes to channels waits for flush.
+func (w *worker) tellOfGap(gap *filterd.Gap, affected func(r *rule) []string) {
 	for _, r := range w.table.onGap {
-		channels := slices.DeleteFunc(slices.Clone(r.From), func(from string) bool { return !silent[from] })
+		channels := affected(r)
 		if len(channels) == 0 {
 			continue
 		}
@@ -99,5 +98,15 @@ func (w *worker) tellOfGap(ctx context.Context, gap *filterd.Gap) {
 			w.send(output)
 		}
 	}
-	w.flush(ctx)
+}
+
+// silence returns what of a rule's sources a gap without connection is of.
+func silence(gap *filterd.Gap) func(r *rule) []string {
+	silent := make(map[string]bool, len(gap.Channels))
+	for _, channel := range gap.Channels {
+		silent[channel] = true
+	}
+	return func(r *rule) []string {
+		return slices.DeleteFunc(slices.Clone(r.From), func(from string) bool { return !silent[from] })
+	}
 }

@@ -42,6 +42,18 @@ func (c *gapCounters) add(gap filterd.Gap) {
 	for _, channel := range gap.Channels {
 		entry(&c.channels, channel).add(&gap)
 	}
+	c.keep(gap)
+}
+
+// remember remembers what was lost. It counts as no gap: it was lost in one.
+func (c *gapCounters) remember(gap filterd.Gap) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keep(gap)
+}
+
+// keep adds to the last gaps. The caller holds mu.
+func (c *gapCounters) keep(gap filterd.Gap) {
 	gap.Channels = slices.Clone(gap.Channels[:min(len(gap.Channels), maxGapChannels)])
 	if len(c.last) == maxGaps {
 		c.last = slices.Delete(c.last, 0, 1)
@@ -60,7 +72,7 @@ func (c *gapCounters) snapshot(s *Stats) {
 }
 
 // Gaps returns the last 256 gaps, the oldest first, each with its first 100
-// channels.
+// channels; and among them what stamps show to be lost, where Lost is set.
 func (e *Engine) Gaps() []filterd.Gap {
 	e.counters.gaps.mu.Lock()
 	defer e.counters.gaps.mu.Unlock()

@@ -388,6 +388,9 @@ func (p *Processor) stages(b *boundProgram, at int, m *filterd.Message, staged *
 		if to := &r.To[i]; to.Computed != nil {
 			channel, err := yield(r, values[computed], out)
 			computed++
+			if err == nil && p.table.registry.Lookup(channel).Stamped {
+				err = stampedTarget(channel)
+			}
 			if err != nil {
 				return fmt.Errorf("to: %w", err)
 			}

@@ -61,6 +61,7 @@ type Refusal struct {
 type ChannelStats struct {
 	Received uint64
 	Invalid  map[filterd.Reason]uint64
+	Lost     uint64 // messages that never came, as the stamps of others show: see [filterd.Contract].Stamped
 }
 
 // RuleStats counts what one rule did. Matched messages either failed or were
@@ -88,6 +89,7 @@ type counters struct {
 	refusedReloads                                         atomic.Uint64
 	lastRefusal                                            atomic.Pointer[Refusal]
 	lost                                                   lograte.Limiter // limits the log lines about lost dead letters
+	heartbeats                                             lograte.Limiter // limits those about invalid ones
 
 	mu       sync.Mutex // guards the maps, not what they hold
 	channels map[string]*channelCounters
@@ -140,8 +142,10 @@ func (c *counters) dissolve() {
 
 type channelCounters struct {
 	received atomic.Uint64
+	lost     atomic.Int64
 	invalid  [len(filterd.Reasons)]atomic.Uint64
 	failures lograte.Limiter
+	losses   lograte.Limiter // limits the log lines about lost messages
 }
 
 type ruleCounters struct {
@@ -209,7 +213,7 @@ func (c *counters) snapshot() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for label, channel := range c.channels {
-		stats := ChannelStats{Received: channel.received.Load(), Invalid: make(map[filterd.Reason]uint64)}
+		stats := ChannelStats{Received: channel.received.Load(), Invalid: make(map[filterd.Reason]uint64), Lost: uint64(max(0, channel.lost.Load()))}
 		for i, reason := range filterd.Reasons {
 			if n := channel.invalid[i].Load(); n > 0 {
 				stats.Invalid[reason] = n

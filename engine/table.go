@@ -51,6 +51,7 @@ type Table struct {
 	byName      map[string][]*rule
 	byGlob      map[*filterd.Glob][]*rule
 	onGap       []*rule          // those with OnGap
+	stamped     bool             // channels that rules take messages from may be
 	streams     []filterd.Stream // every stream, in the order of names and groups
 	byStream    map[streamKey][]*rule
 	warnings    []*RuleError
@@ -151,6 +152,11 @@ func Compile(d Definition) (*Table, error) {
 			t.onGap = append(t.onGap, r)
 		}
 	}
+	t.stamped = slices.ContainsFunc(d.Registry.Contracts(), func(c *filterd.Contract) bool {
+		return c.Stamped && slices.ContainsFunc(d.Rules, func(r Rule) bool {
+			return slices.ContainsFunc(r.From, func(from string) bool { return overlap(c.Channel, from) })
+		})
+	})
 	t.crowds = findCrowds(t.rules)
 	t.names = slices.Sorted(maps.Keys(t.byName))
 	for _, text := range slices.Sorted(maps.Keys(globs)) {
@@ -190,9 +196,14 @@ func (t *Table) Rules() []string {
 }
 
 // Subscriptions returns what the rules take messages from, each kind sorted
-// and without duplicates.
+// and without duplicates; and [filterd.StampsChannel] where one of their channels
+// is stamped.
 func (t *Table) Subscriptions() filterd.Subscriptions {
 	s := filterd.Subscriptions{Channels: slices.Clone(t.names), Streams: slices.Clone(t.streams)}
+	if t.stamped {
+		s.Channels = slices.Insert(s.Channels, 0, filterd.StampsChannel)
+		slices.Sort(s.Channels)
+	}
 	for _, g := range t.globs {
 		s.Globs = append(s.Globs, g.String())
 	}
@@ -324,6 +335,8 @@ func (r *rule) check(d Definition) []*RuleError {
 			fail("to", i, "%s is a pattern: a target is one channel", to.Channel)
 		case undeclared(to.Channel):
 			fail("to", i, "channel %s is not declared%s", to.Channel, suggest(to.Channel, d.Registry))
+		case d.Registry.Lookup(to.Channel).Stamped:
+			fail("to", i, "%v", stampedTarget(to.Channel))
 		}
 	}
 	if computed && len(r.Allow) == 0 {

@@ -58,11 +58,18 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 			n++
 		}
 		if route.label == "" { // between two tables: it was subscribed to
-			w.engine.counters.unrouted.Add(uint64(n))
+			if batch[0].Channel == filterd.StampsChannel {
+				w.heartbeats(batch[:n])
+			} else {
+				w.engine.counters.unrouted.Add(uint64(n))
+			}
 			batch = batch[n:]
 			continue
 		}
 		w.processor.process(route, batch[:n])
+		if w.table.stamped && route.primary {
+			w.followStamps(route, batch[:n])
+		}
 		if taps := w.engine.taps.Load(); taps != nil {
 			w.tapBatch(*taps, route.program, batch[:n])
 		}

@@ -27,6 +27,7 @@ type handler struct {
 	errors   atomic.Uint64
 	panics   atomic.Uint64
 	dropped  atomic.Uint64
+	lost     atomic.Int64
 	invalid  [len(filterd.Reasons)]atomic.Uint64 // by index in filterd.Reasons
 	failures lograte.Limiter                     // limits the log lines about errors and panics
 }
@@ -92,6 +93,7 @@ type HandlerStats struct {
 	Dropped  uint64                    // of these, those that never reached the callback
 	Errors   uint64                    // of the filter and the callback
 	Panics   uint64                    // of the filter and the callback
+	Lost     uint64                    // messages that never came, as the stamps of others show: see [filterd.Contract].Stamped
 }
 
 // Stats are a subscriber's counters.
@@ -99,12 +101,13 @@ type Stats struct {
 	Handlers []HandlerStats // in the order of Handle
 	Gaps     uint64         // spans in which messages may have been missed
 	GapTime  time.Duration  // their total length
+	Lost     uint64         // messages that never came, as the stamps of others show
 }
 
 // Stats returns the counters as they are now. Numbers that belong together may
 // be a few messages apart while Run runs.
 func (s *Subscriber) Stats() Stats {
-	stats := Stats{Gaps: s.gaps.Load(), GapTime: time.Duration(s.gapTime.Load())}
+	stats := Stats{Gaps: s.gaps.Load(), GapTime: time.Duration(s.gapTime.Load()), Lost: uint64(max(0, s.lost.Load()))}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range s.handlers {
@@ -116,6 +119,7 @@ func (s *Subscriber) Stats() Stats {
 			Dropped:  h.dropped.Load(),
 			Errors:   h.errors.Load(),
 			Panics:   h.panics.Load(),
+			Lost:     uint64(max(0, h.lost.Load())),
 		}
 		for i, reason := range filterd.Reasons {
 			counts.Invalid[reason] = h.invalid[i].Load()

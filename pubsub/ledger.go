@@ -455,6 +455,12 @@ func (l *ledger) endings(now time.Time, subs []subscription) []ending {
 		e.gap.Channels = append(e.gap.Channels, sub.name)
 		e.subs = append(e.subs, sub)
 	}
+	for i := range endings {
+		// What comes there is for the others.
+		if gap := endings[i].gap; len(gap.Channels) > 1 {
+			gap.Channels = slices.DeleteFunc(gap.Channels, func(name string) bool { return name == filterd.StampsChannel })
+		}
+	}
 	slices.SortStableFunc(endings, func(a, b ending) int { return a.gap.From.Compare(b.gap.From) })
 	return endings
 }

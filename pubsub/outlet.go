@@ -34,6 +34,7 @@ const (
 // there is no goroutine of the outlet's own.
 type outlet struct {
 	client *redis.Client
+	stamp  func(*filterd.Delivery) // before a delivery is written; nil for none
 
 	mu      sync.Mutex // guards what follows
 	led     bool       // somebody leads
@@ -224,6 +225,9 @@ func (o *outlet) publish(deliveries []*filterd.Delivery) (written int, err error
 	for written < len(deliveries) && err == nil {
 		o.out, o.ends = o.out[:0], o.ends[:0]
 		for _, d := range deliveries[written:] {
+			if o.stamp != nil {
+				o.stamp(d)
+			}
 			if o.out = resp.AppendPublish(o.out, d.Channel, d.Payload); len(o.out) >= writeSize {
 				o.ends = append(o.ends, len(o.out))
 				break

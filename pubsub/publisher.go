@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -25,12 +26,22 @@ type PublisherOptions struct {
 	// Type returns the type attribute of an event on a channel. Default: the
 	// channel's name.
 	Type func(channel string) string
+	// Logger is told when Redis refuses the heartbeats of stamped channels.
+	// Default slog.Default().
+	Logger *slog.Logger
 }
 
 // A Publisher publishes messages that keep their channels' contracts. What
 // breaks its contract is never sent. Safe for concurrent use.
+//
+// Events of a channel whose contract is Stamped get the extensions producer,
+// which is this Publisher's alone, and sequence, their number on the channel, so
+// that subscribers can count what they have missed. From a second after the last
+// one on, the publisher says on [filterd.StampsChannel] how far it has come, now
+// and then as long as rdb is open.
 type Publisher struct {
 	sink     *Sink
+	stamps   *stamper // nil: no channel is stamped
 	registry *filterd.Registry
 	source   string
 	kind     func(channel string) string
@@ -41,6 +52,7 @@ type Publisher struct {
 // event.
 func NewPublisher(rdb redis.UniversalClient, registry *filterd.Registry, options PublisherOptions) *Publisher {
 	p := &Publisher{sink: NewSink(rdb), registry: registry, source: options.Source, kind: options.Type}
+	p.stamps = newStamper(p.sink, registry, options.Logger)
 	if p.source == "" {
 		p.source = "/" + url.PathEscape(filepath.Base(os.Args[0]))
 	}
@@ -81,8 +93,16 @@ func (p *Publisher) publish(ctx context.Context, out Outgoing) (int64, error) {
 		return 0, err
 	}
 	delivery := [1]filterd.Delivery{{Channel: out.Channel, Payload: payload}}
-	p.sink.Deliver(ctx, delivery[:])
+	p.deliver(ctx, delivery[:])
 	return delivery[0].Receivers, delivery[0].Err
+}
+
+func (p *Publisher) deliver(ctx context.Context, batch []filterd.Delivery) {
+	if p.stamps != nil {
+		p.stamps.deliver(ctx, batch)
+		return
+	}
+	p.sink.Deliver(ctx, batch)
 }
 
 // An Outgoing is one message of a batch.
@@ -115,7 +135,7 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []Outgoing) ([]Resul
 	if errs != nil {
 		return nil, errors.Join(errs...)
 	}
-	p.sink.Deliver(ctx, deliveries)
+	p.deliver(ctx, deliveries)
 	results := make([]Result, len(batch))
 	for i, d := range deliveries {
 		results[i] = Result{Receivers: d.Receivers, Err: d.Err}
@@ -134,7 +154,7 @@ func (p *Publisher) payload(out Outgoing) ([]byte, error) {
 	if filterd.IsGlob(out.Channel) {
 		return nil, fmt.Errorf("publish to %q: that is a pattern, not a channel", out.Channel)
 	}
-	payload, err := p.encode(out, p.registry.Lookup(out.Channel).Envelope)
+	payload, err := p.encode(out, p.registry.Lookup(out.Channel))
 	if err != nil {
 		var invalid *filterd.ValidationError
 		if errors.As(err, &invalid) {
@@ -149,11 +169,11 @@ func (p *Publisher) payload(out Outgoing) ([]byte, error) {
 }
 
 // encode puts data or event into its envelope.
-func (p *Publisher) encode(out Outgoing, envelope filterd.Envelope) ([]byte, error) {
+func (p *Publisher) encode(out Outgoing, contract *filterd.Contract) ([]byte, error) {
 	if _, ok := out.Data.(*filterd.Event); ok && out.Event == nil {
 		return nil, errors.New("an event goes out by PublishEvent")
 	}
-	switch envelope {
+	switch envelope := contract.Envelope; envelope {
 	case filterd.EnvelopeRaw, filterd.EnvelopeBytes:
 		if out.Event != nil {
 			return nil, fmt.Errorf("a channel with envelope %s takes no events", envelope)
@@ -195,7 +215,14 @@ func (p *Publisher) encode(out Outgoing, envelope filterd.Envelope) ([]byte, err
 		}
 		return nil, err
 	}
-	return event.AppendJSON(nil), nil
+	payload := event.AppendJSON(nil)
+	if !contract.Stamped {
+		return payload, nil
+	}
+	if err := stampable(&event); err != nil {
+		return nil, err
+	}
+	return withRoom(payload), nil
 }
 
 // encodeJSON encodes data. A json.RawMessage keeps its bytes, which

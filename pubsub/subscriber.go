@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/internal/lograte"
+	"github.com/filterd/filterd/internal/stamps"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -39,8 +41,8 @@ type SubscriberOptions struct {
 	// per published message, on the goroutine of Run: it must not block. It
 	// borrows the message.
 	OnInvalid func(m *filterd.Message, err *filterd.ValidationError)
-	// OnGap is called with every gap, on the goroutine of Run: it must not
-	// block.
+	// OnGap is called with every gap, and with what stamps show to be lost, on
+	// the goroutine of Run: it must not block.
 	OnGap func(filterd.Gap)
 	// Logger gets what [SourceOptions].Logger does, invalid messages, and
 	// failures of filters and callbacks, each at a limited rate. Default
@@ -58,10 +60,14 @@ type Callback func(ctx context.Context, m *filterd.Message) error
 type Subscriber struct {
 	source   *Source
 	registry *filterd.Registry
+	stamped  bool // some channels are
 	options  SubscriberOptions
 	logger   *slog.Logger
 	invalid  lograte.Limiter // limits the log lines about invalid messages
+	losses   lograte.Limiter // limits those about lost ones
 
+	stamps  stamps.Tracker
+	lost    atomic.Int64
 	gaps    atomic.Uint64
 	gapTime atomic.Int64 // nanoseconds
 
@@ -84,6 +90,7 @@ func NewSubscriber(rdb redis.UniversalClient, registry *filterd.Registry, option
 			ProbeInterval: options.ProbeInterval, FailFast: options.FailFast, OnReady: options.OnReady, DrainTimeout: options.DrainTimeout, Logger: options.Logger,
 		}),
 		registry: registry,
+		stamped:  slices.ContainsFunc(registry.Contracts(), func(c *filterd.Contract) bool { return c.Stamped }),
 		options:  options,
 		logger:   cmp.Or(options.Logger, slog.Default()),
 	}
@@ -127,7 +134,11 @@ func (s *Subscriber) Handle(channelOrPattern string, where filterd.Filter, callb
 	}
 	r := newRoutes(s.handlers)
 	s.routes.Store(r)
-	s.source.Subscribe(r.listen())
+	to := r.listen()
+	if s.stamped {
+		to.Channels = append(to.Channels, filterd.StampsChannel)
+	}
+	s.source.Subscribe(to)
 	return nil
 }
 
@@ -144,6 +155,7 @@ func (s *Subscriber) WaitReady(ctx context.Context) error { return s.source.Wait
 func (s *Subscriber) Run(ctx context.Context) error {
 	calling, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	s.stamps.Keep(func(string) bool { return false }) // nobody has listened
 	s.mu.Lock()
 	s.running = calling
 	for _, h := range s.handlers {
@@ -227,6 +239,27 @@ func (r *routes) of(m *filterd.Message) []*handler {
 	return r.names[m.Channel]
 }
 
+// all yields every handler of a channel, however its messages come.
+func (r *routes) all(channel string) iter.Seq[*handler] {
+	return func(yield func(*handler) bool) {
+		for _, h := range r.names[channel] {
+			if !yield(h) {
+				return
+			}
+		}
+		for _, glob := range r.order {
+			if !glob.Match(channel) {
+				continue
+			}
+			for _, h := range r.globs[glob.String()] {
+				if !yield(h) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // first reports whether m is the copy of a message that stands for all: that
 // of the exact name, else of the first glob.
 func (r *routes) first(m *filterd.Message) bool {
@@ -253,12 +286,19 @@ func (d *dispatcher) Messages(_ context.Context, batch []*filterd.Message) {
 	for _, m := range batch {
 		handlers := r.of(m)
 		if handlers == nil {
+			if m.Channel == filterd.StampsChannel {
+				d.heartbeat(r, m)
+			}
 			continue // no longer subscribed to
 		}
 		for _, h := range handlers {
 			h.received.Add(1)
 		}
-		if err := d.registry.Check(m); err != nil {
+		err := d.registry.Check(m)
+		if d.stamped {
+			d.follow(r, m)
+		}
+		if err != nil {
 			d.refuse(r, m, handlers, err)
 			continue
 		}
@@ -285,6 +325,54 @@ func (d *dispatcher) refuse(r *routes, m *filterd.Message, handlers []*handler, 
 	}
 	if d.options.OnInvalid != nil {
 		d.options.OnInvalid(m, invalid)
+	}
+}
+
+// follow looks for messages that are missing before a stamped one, which was
+// checked.
+func (d *dispatcher) follow(r *routes, m *filterd.Message) {
+	if producer, sequence, ok := m.Stamp(); ok && r.first(m) {
+		if loss := d.stamps.Take(m.Channel, producer, sequence, m.Received); loss.Lost != 0 {
+			d.lose(r, m.Channel, string(producer), loss, m.Received)
+		}
+	}
+}
+
+// heartbeat looks for messages that are missing although nothing came after
+// them.
+func (d *dispatcher) heartbeat(r *routes, m *filterd.Message) {
+	h, err := stamps.ParseHeartbeat(m.Payload)
+	if err != nil {
+		if suppressed, ok := d.invalid.Allow(); ok {
+			d.logger.Warn("invalid heartbeat", "channel", m.Channel, "error", err, "suppressed", suppressed)
+		}
+		return
+	}
+	for channel, sequence := range h.Sequences {
+		if loss := d.stamps.Reached(channel, h.Producer, sequence, m.Received); loss.Lost != 0 {
+			d.lose(r, channel, h.Producer, loss, m.Received)
+		}
+	}
+}
+
+// lose counts and reports messages of a channel that are missing, or takes back
+// what was only late.
+func (d *dispatcher) lose(r *routes, channel, producer string, loss stamps.Loss, now time.Time) {
+	d.lost.Add(loss.Lost)
+	for h := range r.all(channel) {
+		h.lost.Add(loss.Lost)
+	}
+	if loss.Lost < 0 {
+		return
+	}
+	if suppressed, ok := d.losses.Allow(); ok {
+		d.logger.Warn("messages lost", "lost", loss.Lost, "channel", channel, "producer", producer, "since", loss.Since, "suppressed", suppressed)
+	}
+	if d.options.OnGap != nil {
+		d.options.OnGap(filterd.Gap{
+			Channels: []string{channel}, From: loss.Since, To: now, Reason: "messages of a producer are missing",
+			Producer: producer, Lost: uint64(loss.Lost),
+		})
 	}
 }
 

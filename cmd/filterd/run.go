@@ -177,12 +177,18 @@ func logStats(logger *slog.Logger, s engine.Stats) {
 	for _, name := range slices.Sorted(maps.Keys(s.Channels)) {
 		channel := s.Channels[name]
 		args := []any{"channel", name, "received", channel.Received}
+		if channel.Lost > 0 {
+			args = append(args, "lost", channel.Lost)
+		}
 		for _, reason := range filterd.Reasons {
 			if n := channel.Invalid[reason]; n > 0 {
 				args = append(args, "invalid_"+string(reason), n)
 			}
 		}
 		logger.Info("channel", args...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.ChannelGaps)) {
+		logger.Info("gaps", "from", name, "gaps", s.ChannelGaps[name].Gaps, "gap_time", s.ChannelGaps[name].Time)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Rules)) {
 		r := s.Rules[name]
