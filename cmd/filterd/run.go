@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"sync"
 	"syscall"
@@ -36,14 +37,20 @@ func runCommand() *cli.Command {
 			configFlag(),
 			&cli.BoolFlag{Name: "once", Usage: "give up, with exit code 3, if Redis is unreachable at start"},
 			&cli.BoolFlag{Name: "embedded", Usage: "start a Redis of its own instead of connecting to the config file's"},
+			&cli.StringFlag{Name: "url", Usage: "connect to the Redis of this `URL` instead of the config file's", EnvVars: []string{redisVariable}},
 			&cli.IntFlag{Name: "port", Usage: "`PORT` of the embedded Redis; 0 is any that is free"},
 			&cli.DurationFlag{Name: "drain", Value: 5 * time.Second, Usage: "how long the end may take: half of the `DURATION` for what Redis has sent, half for webhooks and the log"},
+			&cli.BoolFlag{Name: "log-memory", Hidden: true, Usage: "log what the process has allocated, when it is ready and at the end"}, // for bench
 			logLevelFlag(),
 			outputFlag(),
 		},
 		Action: runRules,
 	}
 }
+
+// redisVariable is the environment's variable for --url: what is on a command
+// line everybody can see, passwords too.
+const redisVariable = "FILTERD_REDIS"
 
 func runRules(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
@@ -58,6 +65,9 @@ func runRules(c *cli.Context) error {
 	}
 	if port := c.Int("port"); port < 0 || port > 65535 || c.IsSet("port") && !c.Bool("embedded") {
 		return usage("--port %d: want a port for --embedded", port)
+	}
+	if c.IsSet("url") && c.Bool("embedded") {
+		return usage("--url and --embedded: want one of them")
 	}
 	pubsub.LogClients(logger)
 	ctx, cancel := context.WithCancelCause(c.Context)
@@ -85,9 +95,13 @@ func runRules(c *cli.Context) error {
 			_ = rdb.Close() // nothing is left to be sent
 		}
 	}()
+	url := c.String("url") // instead of the file's
+	if embedded != nil {
+		url = embedded.URL
+	}
 	client := func(options pubsub.Options) (_ redis.UniversalClient, err error) {
-		if embedded != nil {
-			options = pubsub.Options{URL: filterd.Secret(embedded.URL)}
+		if url != "" {
+			options = pubsub.Options{URL: filterd.Secret(url)}
 		}
 		if rdb == nil {
 			rdb, err = options.Client()
@@ -130,13 +144,16 @@ func runRules(c *cli.Context) error {
 		OnReady: func() {
 			to := reloads.config.Load().Table.Subscriptions()
 			logger.Info("ready", "channels", to.Channels, "patterns", to.Globs)
+			if c.Bool("log-memory") {
+				logMemory(logger)
+			}
 		},
 		MaxMessage:   loaded.MaxMessage,
 		DrainTimeout: c.Duration("drain") / 2,
 	})
 	logger.Info("starting", "version", version(), "config", loaded.Path, "rules", len(loaded.Rules))
 	reloads.engine, reloads.maxMessage = eng, loaded.MaxMessage
-	if embedded == nil {
+	if url == "" {
 		reloads.connected = &loaded.Redis
 	}
 	var reloading sync.WaitGroup
@@ -150,6 +167,9 @@ func runRules(c *cli.Context) error {
 	}
 	err = errors.Join(err, eng.Close())
 	logWebhooks(logger, reloads.config.Load().Webhooks)
+	if c.Bool("log-memory") {
+		logMemory(logger)
+	}
 	logStats(logger, eng.Stats())
 	var halted *engine.HaltError
 	if errors.As(err, &halted) {
@@ -170,6 +190,14 @@ func logWebhooks(logger *slog.Logger, webhooks map[string]*webhook.Endpoint) {
 		}
 		logger.Info("webhook", args...)
 	}
+}
+
+// logMemory logs what the process has on its heap, and how often it has
+// allocated.
+func logMemory(logger *slog.Logger) {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	logger.Info("memory", "heap", m.HeapAlloc, "allocations", m.Mallocs, "collections", m.NumGC)
 }
 
 // logStats logs what was done with every message, and what was lost.
