@@ -38,6 +38,7 @@ var floors = map[string]struct{ own, foreign []string }{
 	"internal/metering":     {},
 	"internal/redistest":    {foreign: []string{"*"}},
 	"internal/faultproxy":   {},
+	"internal/measure":      {own: []string{"internal/resp"}, foreign: []string{"github.com/redis/go-redis/v9"}},
 	"internal/comparison":   {own: []string{"*"}, foreign: []string{"*"}},
 	"internal/comparison/*": {own: []string{"*"}, foreign: []string{"*"}},
 }

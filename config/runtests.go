@@ -34,7 +34,7 @@ func (c *Config) RunTests() (_ []TestResult, err error) {
 	processor := table.NewProcessor()
 	results := make([]TestResult, len(c.Tests))
 	for i, test := range c.Tests {
-		m := &filterd.Message{Channel: test.Channel, Payload: test.payload(c.Registry)}
+		m := &filterd.Message{Channel: test.Channel, Payload: test.Payload(c.Registry)}
 		if test.Stream {
 			m.ID = testID
 		}
@@ -91,9 +91,10 @@ func (c *Config) tableForTests() (_ *engine.Table, done func() error, err error)
 	return table, done, nil
 }
 
-// payload returns the test's message, with an envelope around the data where
-// the contract wants one.
-func (t Test) payload(registry *filterd.Registry) []byte {
+// Payload returns the test's message, with an envelope around the data where
+// the contract of the registry wants one. It may be the test's own: don't
+// change it.
+func (t Test) Payload(registry *filterd.Registry) []byte {
 	if t.Raw || registry.Lookup(t.Channel).Envelope != filterd.EnvelopeCloudEvents {
 		return t.In
 	}

@@ -83,12 +83,21 @@ func findBroker(ctx context.Context, port int) (*broker, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	for _, program := range brokerPrograms {
-		if path, err := exec.LookPath(program); err == nil {
-			return startServer(ctx, path, port, brokerPatience)
-		}
+	if path := brokerProgram(); path != "" {
+		return startServer(ctx, path, port, brokerPatience)
 	}
 	return startInProcess(port)
+}
+
+// brokerProgram returns the path of the server that would be started; empty if
+// there is none.
+func brokerProgram() string {
+	for _, program := range brokerPrograms {
+		if path, err := exec.LookPath(program); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 // Ended is closed when the broker has gone, by Close or by itself. It is nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -29,10 +30,12 @@ func TestMain(m *testing.M) {
 //	exits CODE COMMAND…    runs a command that must exit with that code
 //	redis COMMAND…         sends a command to the script's own Redis
 //	subscribed CHANNEL N   waits until a channel has N subscribers
+//	patterns N             waits until that many patterns have subscribers
+//	cut N                  waits until Redis has processed N more commands, then cuts its youngest subscriber off
 //	sigterm                sends SIGTERM to the last command in the background
 //	assemble FROM TO       writes the bytes that a text lists: see assemble
 //
-// $EXAMPLES is the folder wasm-examples, $BIN that of the command filterd.
+// $EXAMPLES is the folder wasm-examples, $PROBE a module for tests, $BIN that of the command filterd.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -44,6 +47,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("REDIS_URL", server.URL())
 			examples, err := filepath.Abs("../../wasm-examples")
 			env.Setenv("EXAMPLES", examples)
+			env.Setenv("PROBE", filepath.Join(filepath.Dir(examples), "filters/wasmfilter/testdata/probe.wasm"))
 			env.Setenv("BIN", filepath.SplitList(env.Getenv("PATH"))[0])
 			return err
 		},
@@ -51,6 +55,8 @@ func TestScripts(t *testing.T) {
 			"exits":      exits,
 			"redis":      redisCommand,
 			"subscribed": subscribed,
+			"patterns":   patterns,
+			"cut":        cut,
 			"sigterm":    sigterm,
 			"assemble":   assembleCommand,
 		},
@@ -99,16 +105,62 @@ func subscribed(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: subscribed CHANNEL N")
 	}
 	rdb := ts.Value("redis").(*redis.Client)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	until(ts, "subscribers of "+args[0], args[1], func() (any, error) {
 		n, err := rdb.PubSubNumSub(context.Background(), args[0]).Result()
+		return n[args[0]], err
+	})
+}
+
+func patterns(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: patterns N")
+	}
+	rdb := ts.Value("redis").(*redis.Client)
+	until(ts, "patterns", args[0], func() (any, error) { return rdb.PubSubNumPat(context.Background()).Result() })
+}
+
+// until waits until a figure is what it should be.
+func until(ts *testscript.TestScript, what, want string, figure func() (any, error)) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		got, err := figure()
 		ts.Check(err)
-		if fmt.Sprint(n[args[0]]) == args[1] {
+		if fmt.Sprint(got) == want {
 			return
 		}
 		if time.Now().After(deadline) {
-			ts.Fatalf("%s has %d subscribers, want %s", args[0], n[args[0]], args[1])
+			ts.Fatalf("%s: %v, want %s", what, got, want)
 		}
 	}
+}
+
+func cut(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: cut N")
+	}
+	rdb, ctx := ts.Value("redis").(*redis.Client), context.Background()
+	more, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	processed := func() int {
+		info, err := rdb.Info(ctx, "stats").Result()
+		ts.Check(err)
+		_, number, _ := strings.Cut(info, "total_commands_processed:")
+		number, _, _ = strings.Cut(number, "\r")
+		n, err := strconv.Atoi(number)
+		ts.Check(err)
+		return n
+	}
+	before := processed()
+	until(ts, fmt.Sprintf("%d more commands", more), "true", func() (any, error) { return processed() >= before+more, nil })
+	clients, err := rdb.Do(ctx, "CLIENT", "LIST", "TYPE", "pubsub").Text()
+	ts.Check(err)
+	youngest := 0
+	for line := range strings.Lines(clients) {
+		id := 0
+		if _, err := fmt.Sscanf(line, "id=%d", &id); err == nil {
+			youngest = max(youngest, id)
+		}
+	}
+	ts.Check(rdb.Do(ctx, "CLIENT", "KILL", "ID", youngest).Err())
 }
 
 func assembleCommand(ts *testscript.TestScript, neg bool, args []string) {

@@ -153,7 +153,7 @@ func wasmBench(c *cli.Context) error {
 		sizes = append(sizes, 64)
 	}
 	for _, size := range sizes {
-		r := measure(c.Context, module, messages, size, c.Duration("for"))
+		r := measureModule(c.Context, module, messages, size, c.Duration("for"))
 		if asJSON(c) {
 			if err := printJSON(c.App.Writer, r); err != nil {
 				return err
@@ -171,8 +171,8 @@ func wasmBench(c *cli.Context) error {
 	return c.Context.Err()
 }
 
-// measure calls a module for a while, with that many messages at once.
-func measure(ctx context.Context, module *wasmfilter.Module, messages []*filterd.Message, size int, duration time.Duration) measurement {
+// measureModule calls a module for a while, with that many messages at once.
+func measureModule(ctx context.Context, module *wasmfilter.Module, messages []*filterd.Message, size int, duration time.Duration) measurement {
 	projection := filterd.NewProjection(module.Paths())
 	runner := module.Bind(projection.Slots(module.Paths()))
 	batch := make([]*filterd.Message, size)
