@@ -304,9 +304,10 @@ func (e *Engine) Process(ctx context.Context, m *filterd.Message) error {
 	defer g.release()
 	w := g.workers.Get().(*worker)
 	defer g.workers.Put(w)
-	one := [1]*filterd.Message{m}
+	w.one[0] = m
 	w.ctx = ctx
-	err := w.run(one[:], true)
+	err := w.run(w.one[:], true)
+	w.one[0] = nil
 	w.flush(ctx)
 	w.ctx = e.lifetime
 	if halted := e.halted.Load(); halted != nil {

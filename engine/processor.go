@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/filterd/filterd"
 )
@@ -18,12 +19,10 @@ type Processor struct {
 	bound map[*program]*boundProgram
 	last  *boundProgram // that was used last; mostly it is the next one, too
 	rules int           // in the bound programs
-	// later takes messages for a rule's Stage, which then is not run here.
-	// Nil: it is.
-	later func(b *boundProgram, at int, m *filterd.Message)
-	// counts says that whoever owns the processor counts what is in failing;
-	// if not, every rule that fails has an outcome.
-	counts bool
+	// owned says that the processor is a worker's, which runs a rule's Stage
+	// elsewhere, and counts what is in failing. If not, a Stage is run here, and
+	// every rule that fails has an outcome.
+	owned bool
 
 	batch    [1]*filterd.Message
 	valid    []*filterd.Message // of the batch at hand
@@ -34,6 +33,7 @@ type Processor struct {
 	results  []Result
 	outputs  []Output
 	outcomes []Outcome
+	toStages []toStage
 	staged   []filterd.StageResult
 	set      splicer
 }
@@ -52,6 +52,14 @@ type Result struct {
 	// Lost says why a dead letter is not among the outputs: it breaks the
 	// contract of the channel that it should go to.
 	Lost []error
+
+	toStages []toStage
+}
+
+// toStage says that a message goes to a rule's Stage.
+type toStage struct {
+	bound *boundProgram
+	at    int // the rule's place there
 }
 
 // An Outcome is what one rule made of a message.
@@ -105,6 +113,8 @@ type boundProgram struct {
 	values   [][]filterd.Evaluator // by rules: those of set, then of to; nil until they are used
 	runners  []filterd.StageRunner // by rules; nil where there is no stage
 	keys     []filterd.Evaluator   // by rules; nil where there is no key
+
+	cost time.Duration // of a message, as it was of late; 0 if nobody has measured it
 }
 
 // NewProcessor returns a new processor of the table.
@@ -149,8 +159,7 @@ func (p *Processor) process(route *route, batch []*filterd.Message) {
 	}
 	verdicts := p.match(b, p.valid)
 	for i := range batch {
-		outcomes, outputs := len(p.outcomes), len(p.outputs)
-		result := &p.results[i]
+		mark, result := p.mark(), &p.results[i]
 		if m := batch[i]; m.Entry != nil && m.Entry.Fault != nil {
 			p.rejectEntry(b, result, m)
 		} else if result.Invalid != nil && route.primary {
@@ -161,22 +170,27 @@ func (p *Processor) process(route *route, batch []*filterd.Message) {
 			verdicts = verdicts[1:]
 			p.apply(b, v.Rule, batch[i], result, v.Err)
 		}
-		result.take(p, outcomes, outputs)
+		result.take(p, mark)
 	}
 }
 
 // begin forgets the last batch and makes room for the results of the next.
 func (p *Processor) begin(messages int) {
 	p.results = slices.Grow(p.results[:0], messages)[:messages]
-	p.outputs, p.outcomes = p.outputs[:0], p.outcomes[:0]
+	p.outputs, p.outcomes, p.toStages = p.outputs[:0], p.outcomes[:0], p.toStages[:0]
 	clear(p.results)
 }
 
-// take makes what p has added since it had that many outcomes and outputs the
-// result of one message.
-func (r *Result) take(p *Processor, outcomes, outputs int) {
-	r.Outcomes = p.outcomes[outcomes:len(p.outcomes):len(p.outcomes)]
-	r.Outputs = p.outputs[outputs:len(p.outputs):len(p.outputs)]
+// A mark is how much a processor had added before a message.
+type mark struct{ outcomes, outputs, toStages int }
+
+func (p *Processor) mark() mark { return mark{len(p.outcomes), len(p.outputs), len(p.toStages)} }
+
+// take makes what p has added since then the result of one message.
+func (r *Result) take(p *Processor, since mark) {
+	r.Outcomes = p.outcomes[since.outcomes:len(p.outcomes):len(p.outcomes)]
+	r.Outputs = p.outputs[since.outputs:len(p.outputs):len(p.outputs)]
+	r.toStages = p.toStages[since.toStages:len(p.toStages):len(p.toStages)]
 }
 
 // maxBound bounds the rules of all programs that a processor is bound to.
@@ -264,7 +278,7 @@ func (p *Processor) match(b *boundProgram, batch []*filterd.Message) []filterd.V
 func (p *Processor) fail(s *ruleSet, matcher filterd.SetMatcher, m *filterd.Message, v filterd.Verdict) {
 	group := &s.groups[v.Group-1]
 	each := group.all
-	if p.counts {
+	if p.owned {
 		each = group.loud
 		if len(group.quiet) > 0 {
 			p.failing = append(p.failing, failing{s, group, m, matcher})
@@ -284,8 +298,8 @@ func (p *Processor) apply(b *boundProgram, at int, m *filterd.Message, result *R
 		failure = p.settle(b, at, m, result, nil, fmt.Errorf("when: %w", failure))
 	case r.Stage == nil:
 		failure = p.settle(b, at, m, result, nil, nil)
-	case p.later != nil:
-		p.later(b, at, m)
+	case p.owned:
+		p.toStages = append(p.toStages, toStage{b, at})
 	default:
 		p.batch[0] = m
 		staged := &p.runStage(b, at, p.batch[:])[0]
@@ -311,10 +325,10 @@ func (p *Processor) finishStage(b *boundProgram, at int, batch []*filterd.Messag
 	staged := p.runStage(b, at, batch)
 	p.begin(len(batch))
 	for i, m := range batch {
-		outcomes, outputs := len(p.outcomes), len(p.outputs)
+		mark := p.mark()
 		err := p.settle(b, at, m, &p.results[i], &staged[i], nil)
 		p.outcomes = append(p.outcomes, Outcome{Rule: b.rules[at].Name, Dropped: dropped(&staged[i]), Err: err, number: b.rules[at].number})
-		p.results[i].take(p, outcomes, outputs)
+		p.results[i].take(p, mark)
 	}
 }
 

@@ -195,7 +195,7 @@ func (t *Tap) show(tapped Tapped) {
 
 // tapBatch shows the taps what the rules' conditions made of a batch; and what
 // came after them, but for what a Stage will do.
-func (w *worker) tapBatch(taps []*Tap, program *program, batch []*filterd.Message) {
+func (w *worker) tapBatch(taps []*Tap, program *program, part part) {
 	for _, t := range taps {
 		r := t.rule(w.table)
 		if r == nil {
@@ -204,9 +204,9 @@ func (w *worker) tapBatch(taps []*Tap, program *program, batch []*filterd.Messag
 		if _, ok := slices.BinarySearchFunc(program.rules, r.number, func(r *rule, number int) int { return r.number - number }); !ok {
 			continue
 		}
-		for i, m := range batch {
-			result := &w.processor.results[i]
-			outcome, err := w.tapOutcome(r, m, result)
+		for i, m := range part.batch {
+			result := &part.processor.results[i]
+			outcome, err := part.processor.tapOutcome(r, m, result)
 			if (outcome != TapKept || r.Stage == nil) && t.shows(outcome) {
 				t.show(newTapped(outcome, m, err, r, result))
 			}
@@ -240,7 +240,7 @@ func (w *worker) tapStage(taps []*Tap, r *rule, batch []*filterd.Message) {
 
 // tapOutcome says what a rule made of a message, which is one of those that the
 // processor has just treated.
-func (w *worker) tapOutcome(r *rule, m *filterd.Message, result *Result) (TapOutcome, error) {
+func (p *Processor) tapOutcome(r *rule, m *filterd.Message, result *Result) (TapOutcome, error) {
 	if result.Invalid != nil {
 		return TapInvalid, result.Invalid
 	}
@@ -251,8 +251,8 @@ func (w *worker) tapOutcome(r *rule, m *filterd.Message, result *Result) (TapOut
 	case ok:
 		return TapKept, nil
 	}
-	for i := range w.processor.failing {
-		f := &w.processor.failing[i]
+	for i := range p.failing {
+		f := &p.failing[i]
 		if f.message != m {
 			continue
 		}

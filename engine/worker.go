@@ -19,6 +19,9 @@ type worker struct {
 	*generation
 	ctx        context.Context // of the batch at hand: how long to wait for room in a lane
 	processor  *Processor
+	helpers    []*Processor        // of other goroutines, while they help
+	parts      []part              // of the batch at hand
+	one        [1]*filterd.Message // the batch of Engine.Process
 	channels   map[*route]*channelCounters
 	last       course // of the last message: mostly it is the next one's, too
 	deliveries []filterd.Delivery
@@ -32,10 +35,13 @@ type course struct {
 }
 
 func (g *generation) newWorker() *worker {
-	w := &worker{generation: g, ctx: g.engine.lifetime, processor: g.table.NewProcessor(), channels: make(map[*route]*channelCounters)}
-	w.processor.later = w.stage
-	w.processor.counts = true
-	return w
+	return &worker{generation: g, ctx: g.engine.lifetime, processor: g.newProcessor(), channels: make(map[*route]*channelCounters)}
+}
+
+func (g *generation) newProcessor() *Processor {
+	p := g.table.NewProcessor()
+	p.owned = true
+	return p
 }
 
 // run treats a batch in order: neighbours with the same route together. What
@@ -66,29 +72,41 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 			batch = batch[n:]
 			continue
 		}
-		w.processor.process(route, batch[:n])
+		parts := w.process(route, batch[:n])
 		if w.table.stamped && route.primary {
 			w.followStamps(route, batch[:n])
 		}
-		if taps := w.engine.taps.Load(); taps != nil {
-			w.tapBatch(*taps, route.program, batch[:n])
-		}
-		for i, m := range batch[:n] {
-			result := &w.processor.results[i]
-			if result.Invalid != nil {
-				invalid = result.Invalid
+		for _, part := range parts {
+			if err := w.finishPart(route, part); err != nil {
+				invalid = err
 			}
-			if w.last.channel != nil {
-				w.countMessage(w.last.channel, m, result)
-			}
-			w.finish(m, result)
-		}
-		for i := range w.processor.failing {
-			w.countFailing(&w.processor.failing[i])
 		}
 		batch = batch[n:]
 	}
 	w.engine.refuse(batch)
+	return invalid
+}
+
+// finishPart counts what rules made of messages that a processor has treated,
+// and sends what they ask for.
+func (w *worker) finishPart(route *route, part part) (invalid error) {
+	p := part.processor
+	if taps := w.engine.taps.Load(); taps != nil {
+		w.tapBatch(*taps, route.program, part)
+	}
+	for i, m := range part.batch {
+		result := &p.results[i]
+		if result.Invalid != nil {
+			invalid = result.Invalid
+		}
+		if w.last.channel != nil {
+			w.countMessage(w.last.channel, m, result)
+		}
+		w.finish(m, result)
+	}
+	for i := range p.failing {
+		w.countFailing(&p.failing[i])
+	}
 	return invalid
 }
 
@@ -118,6 +136,9 @@ func (w *worker) finish(m *filterd.Message, result *Result) {
 	}
 	for _, err := range result.Lost {
 		w.engine.loseDeadLetter(m.Channel, err)
+	}
+	for _, to := range result.toStages {
+		w.stage(to.bound, to.at, m)
 	}
 	guarded, mark := m.Entry != nil, len(w.deliveries)
 	for _, output := range result.Outputs {
