@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/filters/wasmfilter"
@@ -258,4 +259,12 @@ func (l *loader) unusedModules() {
 			}
 		}
 	}
+}
+
+// Modules returns the modules that rules have, in the order of their names. They
+// belong to c.
+func (c *Config) Modules() []*wasmfilter.Module {
+	modules := slices.Clone(c.stages)
+	slices.SortFunc(modules, func(a, b *wasmfilter.Module) int { return strings.Compare(a.Info().Name, b.Info().Name) })
+	return modules
 }

@@ -518,13 +518,24 @@ func (l *ledger) wait(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return l.missing(ctx.Err())
+			return fmt.Errorf("%s: %w", l.missing(), ctx.Err())
 		}
 	}
 }
 
+// ready says what wait would wait for.
+func (l *ledger) ready() error {
+	l.mu.Lock()
+	ready := l.answered() && l.over() == nil
+	l.mu.Unlock()
+	if ready {
+		return l.refusals()
+	}
+	return errors.New(l.missing())
+}
+
 // missing says what is not confirmed, and why.
-func (l *ledger) missing(cause error) error {
+func (l *ledger) missing() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	const most = 10
@@ -538,11 +549,14 @@ func (l *ledger) missing(cause error) error {
 		names = append(names[:most], fmt.Sprintf("%d more", len(names)-most))
 	}
 	text := "not connected"
+	if l.leaving != nil {
+		text = "being stopped"
+	}
 	if names != nil {
 		text = "not subscribed to " + strings.Join(names, ", ")
 	}
 	if l.lastError != nil {
 		text += " (" + l.lastError.Error() + ")"
 	}
-	return fmt.Errorf("%s: %w", text, cause)
+	return text
 }

@@ -119,6 +119,10 @@ func (s *Source) Subscribe(to filterd.Subscriptions) {
 // or joins a [*SubscribeError] for every subscription that Redis refused.
 func (s *Source) WaitReady(ctx context.Context) error { return s.ledger.wait(ctx) }
 
+// Ready says, without waiting, why [Source.WaitReady] would wait, or fail; nil
+// if it would do neither.
+func (s *Source) Ready() error { return s.ledger.ready() }
+
 // wake makes the source compare what is wanted with what is.
 func (s *Source) wake() {
 	select {

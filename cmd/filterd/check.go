@@ -129,20 +129,24 @@ func condition(r engine.Rule) string {
 func targets(r engine.Rule) string {
 	var texts []string
 	for _, to := range r.To {
-		switch {
-		case to.Computed != nil:
-			texts = append(texts, fmt.Sprintf("${%v}", to.Computed))
-		case to.Callback != "":
-			texts = append(texts, "callback "+to.Callback)
-		case to.Stream != "":
-			texts = append(texts, "stream "+to.Stream)
-		case to.Webhook != "":
-			texts = append(texts, "webhook "+to.Webhook)
-		case to.Log != nil:
-			texts = append(texts, "log "+strings.ToLower(to.Log.String()))
-		default:
-			texts = append(texts, to.Channel)
-		}
+		texts = append(texts, targetText(to))
 	}
 	return strings.Join(texts, ", ")
+}
+
+func targetText(to engine.Target) string {
+	switch {
+	case to.Computed != nil:
+		return fmt.Sprintf("${%v}", to.Computed)
+	case to.Callback != "":
+		return "callback " + to.Callback
+	case to.Stream != "":
+		return "stream " + to.Stream
+	case to.Webhook != "":
+		return "webhook " + to.Webhook
+	case to.Log != nil:
+		return "log " + strings.ToLower(to.Log.String())
+	default:
+		return to.Channel
+	}
 }

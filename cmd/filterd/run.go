@@ -152,9 +152,20 @@ func runRules(c *cli.Context) error {
 		DrainTimeout: c.Duration("drain") / 2,
 	})
 	logger.Info("starting", "version", version(), "config", loaded.Path, "rules", len(loaded.Rules))
-	reloads.engine, reloads.maxMessage = eng, loaded.MaxMessage
+	reloads.engine, reloads.maxMessage, reloads.server = eng, loaded.MaxMessage, loaded.Server
 	if url == "" {
 		reloads.connected = &loaded.Redis
+	}
+	if loaded.Server != nil {
+		server := &admin{
+			logger: logger, engine: eng, config: reloads.config.Load,
+			waiting: source.Ready,
+			reload:  func(ctx context.Context) (adminReloaded, error) { return reloads.ask(ctx, hangups) },
+		}
+		defer server.close()
+		if err := server.start(loaded.Server); err != nil {
+			return errors.Join(&exitError{code: exitUsage, err: err}, eng.Close())
+		}
 	}
 	var reloading sync.WaitGroup
 	running, stop := context.WithCancel(ctx)

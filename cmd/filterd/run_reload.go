@@ -8,7 +8,9 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/filterd/filterd/config"
@@ -33,9 +35,20 @@ type reloader struct {
 
 	maxMessage int // of the source
 
+	server *config.Server
+
 	config  atomic.Pointer[config.Config] // that the engine runs
 	files   []config.File                 // that were read, or tried, last
 	refused string                        // what the last attempt failed on; empty if it didn't
+
+	mu     sync.Mutex      // guards asking
+	asking []chan<- result // of the next attempt; each has room for it
+}
+
+// A result is what came of a reload.
+type result struct {
+	reloaded adminReloaded
+	err      error
 }
 
 // run reloads until ctx ends.
@@ -48,13 +61,38 @@ func (r *reloader) run(ctx context.Context, signals <-chan os.Signal) {
 		if why == wakeupEnd {
 			return
 		}
-		r.reload(ctx, why == wakeupAsked)
+		r.mu.Lock()
+		asking := r.asking
+		r.asking = nil
+		r.mu.Unlock()
+		reloaded, err := r.reload(ctx, why == wakeupAsked)
+		for _, answer := range asking {
+			answer <- result{reloaded, err}
+		}
+	}
+}
+
+// ask has the files reloaded as a signal does, and waits for what comes of it.
+func (r *reloader) ask(ctx context.Context, signals chan<- os.Signal) (adminReloaded, error) {
+	answer := make(chan result, 1)
+	r.mu.Lock()
+	r.asking = append(r.asking, answer)
+	r.mu.Unlock()
+	select {
+	case signals <- syscall.SIGHUP:
+	default: // there is one already
+	}
+	select {
+	case done := <-answer:
+		return done.reloaded, done.err
+	case <-ctx.Done():
+		return adminReloaded{}, ctx.Err()
 	}
 }
 
 // reload reloads once. A failure like the last one is not logged again, unless
 // somebody asked.
-func (r *reloader) reload(ctx context.Context, asked bool) {
+func (r *reloader) reload(ctx context.Context, asked bool) (adminReloaded, error) {
 	begin := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, drainWait)
 	defer cancel()
@@ -71,12 +109,13 @@ func (r *reloader) reload(ctx context.Context, asked bool) {
 		if !again {
 			r.logRefusal(err, took)
 		}
-		return
+		return adminReloaded{}, err
 	}
 	r.config.Store(next)
 	r.files, r.refused = next.Files, ""
 	changes := next.Changes(before)
-	r.logger.Info("reloaded", "generation", r.engine.Stats().Generation, "rules", len(next.Rules),
+	generation := r.engine.Stats().Generation
+	r.logger.Info("reloaded", "generation", generation, "rules", len(next.Rules),
 		"added", shown(changes.Added), "changed", shown(changes.Changed), "removed", shown(changes.Removed),
 		"files", shown(changes.Files), "took", took)
 	for i, warning := range next.Warnings {
@@ -88,7 +127,27 @@ func (r *reloader) reload(ctx context.Context, asked bool) {
 	if next.MaxMessage != r.maxMessage || r.connected != nil && !reflect.DeepEqual(*r.connected, next.Redis) {
 		r.logger.Warn("the section redis has changed: the connection stays as it is until filterd is started again")
 	}
+	if !sameServer(r.server, next.Server) {
+		r.logger.Warn("the section server has changed: all but its token stays as it is until filterd is started again")
+	}
+	return adminReloaded{
+		Generation: generation, Rules: len(next.Rules),
+		Added: listed(changes.Added), Changed: listed(changes.Changed), Removed: listed(changes.Removed), Files: listed(changes.Files),
+	}, nil
 }
+
+// sameServer reports whether two sections are the same but for the token.
+func sameServer(a, b *config.Server) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	x, y := *a, *b
+	x.Token, y.Token = "", ""
+	return reflect.DeepEqual(x, y)
+}
+
+// listed returns the names as a list that is [] in JSON where there are none.
+func listed(names []string) []string { return append([]string{}, names...) }
 
 // logRefusal says what is wrong, where, and what to do about it.
 func (r *reloader) logRefusal(err error, took time.Duration) {
@@ -119,7 +178,7 @@ func attributes(p config.Problem) []any {
 
 // shown returns a bounded part of names.
 func shown(names []string) []string {
-	part := append([]string{}, names[:min(maxShown, len(names))]...) // [] in JSON, not null
+	part := listed(names[:min(maxShown, len(names))])
 	if more := len(names) - len(part); more > 0 {
 		part = append(part, fmt.Sprintf("and %d more", more))
 	}
