@@ -230,7 +230,7 @@ func newBenchRun(c *cli.Context, loaded *config.Config, e *expectation, url stri
 	b := &benchRun{url: url, program: program, expected: e, bar: newBenchBar(c)}
 	env := []string{redisVariable + "=" + url}
 	b.relays = []benchRelay{{"filterd", measure.Relay{
-		Path: program, Args: []string{"run", "-c", loaded.Path, "--output", "json", "--log-memory"}, Env: env, Names: subscriptions.Channels, Globs: len(subscriptions.Globs),
+		Path: program, Args: []string{"run", "-c", loaded.Path, "--output", "json", "--log-memory", "--no-server"}, Env: env, Names: subscriptions.Channels, Globs: len(subscriptions.Globs),
 	}, load}}
 	if len(e.stages) > 0 {
 		b.window = stageWindow

@@ -40,6 +40,7 @@ func runCommand() *cli.Command {
 			&cli.StringFlag{Name: "url", Usage: "connect to the Redis of this `URL` instead of the config file's", EnvVars: []string{redisVariable}},
 			&cli.IntFlag{Name: "port", Usage: "`PORT` of the embedded Redis; 0 is any that is free"},
 			&cli.DurationFlag{Name: "drain", Value: 5 * time.Second, Usage: "how long the end may take: half of the `DURATION` for what Redis has sent, half for webhooks and the log"},
+			&cli.BoolFlag{Name: "no-server", Usage: "serve nothing over HTTP, whatever the section server says"},
 			&cli.BoolFlag{Name: "log-memory", Hidden: true, Usage: "log what the process has allocated, when it is ready and at the end"}, // for bench
 			logLevelFlag(),
 			outputFlag(),
@@ -156,7 +157,7 @@ func runRules(c *cli.Context) error {
 	if url == "" {
 		reloads.connected = &loaded.Redis
 	}
-	if loaded.Server != nil {
+	if loaded.Server != nil && !c.Bool("no-server") {
 		server := &admin{
 			logger: logger, engine: eng, config: reloads.config.Load,
 			waiting: source.Ready,
