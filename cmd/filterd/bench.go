@@ -304,7 +304,7 @@ func (b *benchRun) phase(ctx context.Context, o measure.Options, report *benchRe
 			if err != nil {
 				return nil, fmt.Errorf("measure %s: %w", r.name, err)
 			}
-			report.lose(r.name, result, said, b.expected)
+			report.lose(r.name, o.Rate, result, said, b.expected)
 			phase.runs[r.name] = append(phase.runs[r.name], benchResult{result, said})
 		}
 	}

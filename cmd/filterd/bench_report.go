@@ -84,8 +84,8 @@ type benchResult struct {
 	said *measure.Report
 }
 
-// lose reports what a run has lost.
-func (r *benchReport) lose(name string, result *measure.Result, said *measure.Report, e *expectation) {
+// lose reports what a run has lost, and whether it had the rate it should have.
+func (r *benchReport) lose(name string, rate float64, result *measure.Result, said *measure.Report, e *expectation) {
 	var reasons []string
 	lost := result.Lost()
 	if name == "filterd" {
@@ -102,6 +102,9 @@ func (r *benchReport) lose(name string, result *measure.Result, said *measure.Re
 				r.Notes = append(r.Notes, note)
 			}
 		}
+	}
+	if note := fmt.Sprintf("no %s messages/s could be published: what is measured is the load that could", grouped(int64(rate))); result.Rate() < 0.9*rate && !slices.Contains(r.Notes, note) {
+		r.Notes = append(r.Notes, note)
 	}
 	if extra := result.Extra(); extra > 0 {
 		reasons = append(reasons, fmt.Sprintf("%d more came out than expected: does somebody else publish there?", extra))

@@ -14,11 +14,12 @@ import (
 const (
 	// maxWrite is how much is published at once, in bytes.
 	maxWrite = 32 << 10
-	// Redis holds back at most so many bytes for a subscriber in a closed
-	// loop, and goes on below the second number. It would cut a subscriber
-	// off at 32 MB, by default.
-	maxHeldBack  = 4 << 20
-	fineHeldBack = 2 << 20
+	// A closed loop pauses when Redis holds back so many bytes for a
+	// subscriber, and goes on below the second number: enough that the relay
+	// does not run dry between two looks. By default Redis would cut a
+	// subscriber off at 32 MB, or after a minute above 8.
+	maxHeldBack  = 6 << 20
+	fineHeldBack = 4 << 20
 )
 
 // A generator publishes a load. One goroutine writes, and another reads the
@@ -97,7 +98,8 @@ func (g *generator) closed(ctx context.Context, count uint64, until time.Time, m
 }
 
 // open publishes that many messages more, each when it is due: so many per
-// second, from start on. It never waits for what became of them.
+// second, from start on. It never waits for what became of them. If that is
+// more than can be published it gives up after twice the time.
 func (g *generator) open(ctx context.Context, count uint64, rate float64, start time.Time) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -105,6 +107,9 @@ func (g *generator) open(ctx context.Context, count uint64, rate float64, start 
 	first := g.sent.Load()
 	for done := uint64(0); done < count && ctx.Err() == nil; done = g.sent.Load() - first {
 		now := time.Since(start)
+		if now > 2*at(count, rate)+time.Second {
+			return nil
+		}
 		late := now - at(done, rate)
 		if late < 0 {
 			sleep(min(-late, 100*time.Millisecond))
