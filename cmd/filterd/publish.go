@@ -33,17 +33,27 @@ func urlFlag() cli.Flag {
 	return &cli.StringFlag{Name: "url", Usage: "connect to this Redis `URL` instead of the config file's; without a config file, REDIS_URL says where"}
 }
 
-// connect loads the config file if there is one, or one is asked for, and
-// connects to its Redis, or to the one of --url.
+// connect connects as connectLoaded does, for who needs contracts only.
 func connect(c *cli.Context) (redis.UniversalClient, *filterd.Registry, error) {
+	rdb, loaded, err := connectLoaded(c)
+	if err != nil || loaded == nil {
+		return rdb, nil, err
+	}
+	return rdb, loaded.Registry, nil
+}
+
+// connectLoaded loads the config file if there is one, or one is asked for, and
+// connects to its Redis, or to the one of --url. The config is closed, and nil
+// if there is none.
+func connectLoaded(c *cli.Context) (redis.UniversalClient, *config.Config, error) {
 	var options pubsub.Options
-	var registry *filterd.Registry
 	loaded, err := config.Load(c.String("config"))
 	switch {
 	case err == nil:
 		defer loaded.Close()
-		options, registry = loaded.Redis, loaded.Registry
+		options = loaded.Redis
 	case isMissing(err) && !c.IsSet("config"):
+		loaded = nil
 		options.URL = filterd.Secret(os.Getenv("REDIS_URL"))
 	default:
 		return nil, nil, configError(c, err)
@@ -57,7 +67,7 @@ func connect(c *cli.Context) (redis.UniversalClient, *filterd.Registry, error) {
 	} else if err != nil {
 		return nil, nil, &exitError{code: exitUsage, err: err}
 	}
-	return rdb, registry, nil
+	return rdb, loaded, nil
 }
 
 func publish(c *cli.Context) error {

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 //	subscribed CHANNEL N   waits until a channel has N subscribers
 //	patterns N             waits until that many patterns have subscribers
 //	cut N                  waits until Redis has processed N more commands, then cuts its youngest subscriber off
+//	ids STREAM             sets ID1, ID2, … to the IDs of a stream's entries
 //	sigterm                sends SIGTERM to the last command in the background
 //	assemble FROM TO       writes the bytes that a text lists: see assemble
 //
@@ -58,6 +59,7 @@ func TestScripts(t *testing.T) {
 			"patterns":   patterns,
 			"cut":        cut,
 			"sigterm":    sigterm,
+			"ids":        ids,
 			"assemble":   assembleCommand,
 		},
 		RequireExplicitExec: false,
@@ -90,6 +92,17 @@ func redisCommand(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("redis %s: %v, %v", strings.Join(args, " "), reply, err)
 	}
 	ts.Logf("%v", reply)
+}
+
+func ids(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: ids STREAM")
+	}
+	entries, err := ts.Value("redis").(*redis.Client).XRange(context.Background(), args[0], "-", "+").Result()
+	ts.Check(err)
+	for i, entry := range entries {
+		ts.Setenv(fmt.Sprint("ID", i+1), entry.ID)
+	}
 }
 
 func sigterm(ts *testscript.TestScript, neg bool, args []string) {
