@@ -10,6 +10,10 @@ type Entry struct {
 	Stream string // as it was subscribed to
 	Group  string
 	ID     string
+	// Server stands for the server that the stream is on: a sink that
+	// acknowledges the entry must write to the same. In package pubsub it is
+	// the client that source and sink were made with.
+	Server any
 	// Fault, if not nil, says why the entry is not to be treated: it holds no
 	// message, or was delivered in vain too often. It becomes a dead letter.
 	Fault *ValidationError
@@ -52,6 +56,9 @@ func (e *Entry) Release() {
 // Alone reports whether nobody but the caller holds the entry, and nobody has
 // said that it is to be delivered again.
 func (e *Entry) Alone() bool { return e.holds.Load() == 1 && e.Outcome() == EntryDone }
+
+// Held reports whether somebody holds the entry.
+func (e *Entry) Held() bool { return e.holds.Load() > 0 }
 
 // Outcome returns what is to become of the entry, as far as is known.
 func (e *Entry) Outcome() EntryOutcome { return EntryOutcome(e.outcome.Load()) }

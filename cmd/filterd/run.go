@@ -122,9 +122,6 @@ func runRules(c *cli.Context) error {
 	reloads := &reloader{logger: logger}
 	reloads.config.Store(loaded)
 	defer func() { _ = reloads.config.Load().Close() }() // nothing of it runs any more
-	if streams := loaded.Table.Subscriptions().Streams; len(streams) > 0 {
-		return usage("%s: this version reads no streams, such as %s", loaded.Path, streams[0].Name)
-	}
 	if embedded != nil {
 		logger.Info("embedded broker", "program", embedded.Name, "url", embedded.URL)
 	}
@@ -144,7 +141,11 @@ func runRules(c *cli.Context) error {
 		FailFast: c.Bool("once"),
 		OnReady: func() {
 			to := reloads.config.Load().Table.Subscriptions()
-			logger.Info("ready", "channels", to.Channels, "patterns", to.Globs)
+			args := []any{"channels", to.Channels, "patterns", to.Globs}
+			if len(to.Streams) > 0 {
+				args = append(args, "streams", streamNames(to.Streams))
+			}
+			logger.Info("ready", args...)
 			if c.Bool("log-memory") {
 				logMemory(logger)
 			}
@@ -152,6 +153,7 @@ func runRules(c *cli.Context) error {
 		MaxMessage:   loaded.MaxMessage,
 		DrainTimeout: c.Duration("drain") / 2,
 	})
+	streams := pubsub.NewStreamSource(rdb, pubsub.StreamOptions{Logger: logger, DrainTimeout: c.Duration("drain") / 2})
 	logger.Info("starting", "version", version(), "config", loaded.Path, "rules", len(loaded.Rules))
 	reloads.engine, reloads.maxMessage, reloads.server = eng, loaded.MaxMessage, loaded.Server
 	if url == "" {
@@ -171,7 +173,7 @@ func runRules(c *cli.Context) error {
 	var reloading sync.WaitGroup
 	running, stop := context.WithCancel(ctx)
 	reloading.Go(func() { reloads.run(running, hangups) })
-	err = eng.Run(ctx, source)
+	err = eng.Run(ctx, source, streams)
 	stop()
 	reloading.Wait()
 	if cause := context.Cause(ctx); ctx.Err() != nil && c.Context.Err() == nil {
@@ -182,12 +184,30 @@ func runRules(c *cli.Context) error {
 	if c.Bool("log-memory") {
 		logMemory(logger)
 	}
+	logStreams(logger, streams.Stats())
 	logStats(logger, eng.Stats())
 	var halted *engine.HaltError
 	if errors.As(err, &halted) {
 		return &exitError{code: exitFailed, err: err}
 	}
 	return redisError(err)
+}
+
+// streamNames returns the names of streams, for the log.
+func streamNames(streams []filterd.Stream) []string {
+	names := make([]string, len(streams))
+	for i, s := range streams {
+		names[i] = s.Name
+	}
+	return names
+}
+
+// logStreams logs what became of the entries of streams.
+func logStreams(logger *slog.Logger, streams []pubsub.StreamStats) {
+	for _, s := range streams {
+		logger.Info("stream", "stream", s.Stream, "group", s.Group, "read", s.Read, "redelivered", s.Redelivered, "claimed", s.Claimed,
+			"malformed", s.Malformed, "poison", s.Poison, "trimmed", s.Trimmed)
+	}
 }
 
 // logWebhooks logs what was posted, and why messages were not taken.
@@ -233,8 +253,8 @@ func logStats(logger *slog.Logger, s engine.Stats) {
 	for _, name := range slices.Sorted(maps.Keys(s.Rules)) {
 		r := s.Rules[name]
 		logger.Info("rule", "rule", name, "matched", r.Matched, "filtered", r.Filtered, "delivered", r.Delivered, "no_receivers", r.NoReceivers,
-			"errors", r.Errors, "undelivered", r.Undelivered, "panics", r.Panics, "stuck", r.Stuck, "dropped", r.Dropped, "gaps", r.Gaps)
+			"errors", r.Errors, "undelivered", r.Undelivered, "panics", r.Panics, "stuck", r.Stuck, "dropped", r.Dropped, "conflated", r.Conflated, "gaps", r.Gaps)
 	}
 	logger.Info("stopped", "gaps", s.Gaps, "gap_time", s.GapTime, "dead_letters", s.DeadLetters,
-		"dead_letters_lost", s.DeadLettersLost, "unrouted", s.Unrouted, "refused", s.Refused)
+		"dead_letters_lost", s.DeadLettersLost, "unrouted", s.Unrouted, "refused", s.Refused, "taken", s.Taken)
 }

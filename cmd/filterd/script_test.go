@@ -30,6 +30,8 @@ func TestMain(m *testing.M) {
 //	exits CODE COMMAND…    runs a command that must exit with that code
 //	redis COMMAND…         sends a command to the script's own Redis
 //	subscribed CHANNEL N   waits until a channel has N subscribers
+//	entries STREAM N       waits until a stream has N entries
+//	pending STREAM N       waits until so many entries are pending in the group filterd
 //	patterns N             waits until that many patterns have subscribers
 //	cut N                  waits until Redis has processed N more commands, then cuts its youngest subscriber off
 //	ids STREAM             sets ID1, ID2, … to the IDs of a stream's entries
@@ -56,6 +58,8 @@ func TestScripts(t *testing.T) {
 			"exits":      exits,
 			"redis":      redisCommand,
 			"subscribed": subscribed,
+			"entries":    entries,
+			"pending":    pending,
 			"patterns":   patterns,
 			"cut":        cut,
 			"sigterm":    sigterm,
@@ -121,6 +125,28 @@ func subscribed(ts *testscript.TestScript, neg bool, args []string) {
 	until(ts, "subscribers of "+args[0], args[1], func() (any, error) {
 		n, err := rdb.PubSubNumSub(context.Background(), args[0]).Result()
 		return n[args[0]], err
+	})
+}
+
+func entries(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: entries STREAM N")
+	}
+	rdb := ts.Value("redis").(*redis.Client)
+	until(ts, "entries of "+args[0], args[1], func() (any, error) { return rdb.XLen(context.Background(), args[0]).Result() })
+}
+
+func pending(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: pending STREAM N")
+	}
+	rdb := ts.Value("redis").(*redis.Client)
+	until(ts, "pending of "+args[0], args[1], func() (any, error) {
+		summary, err := rdb.XPending(context.Background(), args[0], "filterd").Result()
+		if err != nil {
+			return nil, err
+		}
+		return summary.Count, nil
 	})
 }
 
