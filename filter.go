@@ -272,6 +272,8 @@ type Delivery struct {
 	Payload []byte
 	// Stream says that Channel is a stream.
 	Stream bool
+	// Sharded says that Channel is a sharded channel.
+	Sharded bool
 	// MaxLen is about how many entries the stream keeps; 0 keeps all.
 	MaxLen int64
 	// Entry, if not nil, is the entry that the payload was made of, of which

@@ -24,6 +24,7 @@ import (
 type Message struct {
 	Channel  string    // the channel, or stream, it was published to
 	Pattern  string    // the glob of the pattern subscription it came through; empty otherwise
+	Sharded  bool      // the channel is a sharded one
 	ID       string    // the stream entry's ID; empty for pub/sub
 	Payload  []byte    // as it was published; in a stream, the field that holds the message
 	Entry    *Entry    // what it owes its stream; nil for pub/sub, and where nobody waits for it
@@ -46,7 +47,7 @@ func (m *Message) Reset(payload []byte) {
 // channel, and bound to the same projection. It leaves m alone.
 func (m *Message) With(payload []byte) *Message {
 	return &Message{
-		Channel: m.Channel, Pattern: m.Pattern, ID: m.ID, Payload: payload, Entry: m.Entry, Received: m.Received,
+		Channel: m.Channel, Pattern: m.Pattern, Sharded: m.Sharded, ID: m.ID, Payload: payload, Entry: m.Entry, Received: m.Received,
 		contract: m.contract, projection: m.projection,
 	}
 }

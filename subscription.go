@@ -7,6 +7,7 @@ import "time"
 type Subscriptions struct {
 	Channels []string // names of channels
 	Globs    []string // patterns of channels
+	Sharded  []string // names of sharded channels
 	Streams  []Stream
 }
 

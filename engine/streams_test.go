@@ -60,7 +60,7 @@ func TestStreamsAreNotChannels(t *testing.T) {
 	if got := describe(result); err != nil || got != "first → y 1\nsecond → z 1" {
 		t.Errorf("got %s, %v", got, err)
 	}
-	if got := fmt.Sprintf("%+v", table.Subscriptions()); got != "{Channels:[a] Globs:[] Streams:[{Name:a Group:filterd Field:event ClaimIdle:15s MaxDeliveries:5} {Name:a Group:second Field:event ClaimIdle:15s MaxDeliveries:5}]}" {
+	if got := fmt.Sprintf("%+v", table.Subscriptions()); got != "{Channels:[a] Globs:[] Sharded:[] Streams:[{Name:a Group:filterd Field:event ClaimIdle:15s MaxDeliveries:5} {Name:a Group:second Field:event ClaimIdle:15s MaxDeliveries:5}]}" {
 		t.Error(got)
 	}
 }

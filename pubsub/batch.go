@@ -23,6 +23,7 @@ type batch struct {
 	count    int
 	names    map[string]string
 	channel  string // of the last message
+	sharded  bool   // its messages are those of sharded channels
 }
 
 // add adds the message of a frame, and reports whether that is all.
@@ -38,7 +39,7 @@ func (b *batch) add(f *resp.Frame, received time.Time) (full bool) {
 	}
 	if m.Channel != b.channel || m.Pattern != string(f.Pattern) {
 		// It has the contract and the binding of another channel.
-		*m = filterd.Message{Channel: b.channel, Pattern: b.intern(f.Pattern)}
+		*m = filterd.Message{Channel: b.channel, Pattern: b.intern(f.Pattern), Sharded: b.sharded}
 	}
 	m.Payload, m.Received = f.Payload, received
 	return b.count == maxBatch
@@ -91,5 +92,5 @@ func through(f *resp.Frame) subscription {
 	if f.Verb == "pmessage" {
 		return subscription{name: string(f.Pattern), glob: true}
 	}
-	return subscription{name: string(f.Channel)}
+	return subscription{name: string(f.Channel), sharded: f.Verb == "smessage"}
 }

@@ -82,7 +82,7 @@ func (c *connection) run(ctx, bound context.Context, readers chan<- *connection)
 		at.Store(c.since(now))
 	}
 	if c.channel != "" {
-		if err := c.send(s.ledger.ask(subscription{name: c.channel}, now)); err != nil {
+		if err := c.send(s.ledger.ask(subscription{name: c.channel, sharded: s.of != nil}, now)); err != nil {
 			_ = c.transport.close() // the other error matters
 			return fmt.Errorf("%s: %w", kindSubscribe, err)
 		}
@@ -297,7 +297,7 @@ func (c *connection) oversize(f *resp.Frame, now time.Time, h filterd.Handler) {
 		Channels: []string{through(f).name}, From: now, To: now,
 		Reason: fmt.Sprintf("%d bytes of a message are over the limit of %d", f.Size, c.source.options.MaxMessage),
 	}
-	c.source.logGap(&gap)
+	logGap(c.source.logger, &gap)
 	h.Gap(gap)
 }
 
@@ -314,13 +314,11 @@ func (c *connection) take(f *resp.Frame, now time.Time, h filterd.Handler) (end 
 	ledger, logger := c.source.ledger, c.source.logger
 	switch f.Kind {
 	case resp.Confirmation:
-		again, err := ledger.confirm(f.Verb, string(f.Channel))
+		again, err := ledger.confirm(f.Verb, string(f.Channel), c.lastAlive(now))
 		if err != nil {
 			return false, err
 		}
-		if c.channel != "" && string(f.Channel) == c.channel {
-			c.listening.Store(true)
-		}
+		c.heard(f)
 		if again {
 			logger.Info("redis no longer refuses a subscription", "channel", string(f.Channel))
 		}
@@ -365,7 +363,7 @@ func (c *connection) settle(now time.Time, h filterd.Handler) {
 		c.source.wake() // for failFast
 	}
 	for _, ending := range endings {
-		c.source.logGap(ending.gap)
+		logGap(c.source.logger, ending.gap)
 		h.Gap(*ending.gap)
 		c.source.ledger.reported(ending)
 	}

@@ -105,6 +105,9 @@ func (r *recorder) Messages(_ context.Context, batch []*filterd.Message) {
 	r.batches = append(r.batches, len(batch))
 	for _, m := range batch {
 		name := m.Channel
+		if m.Sharded {
+			name = "sharded " + name
+		}
 		if m.Pattern != "" {
 			name += "<" + m.Pattern
 		}

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/filterd/filterd"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -35,8 +34,30 @@ const refusedRetry = 30 * time.Second
 
 // A subscription is a name or a glob that is listened to.
 type subscription struct {
-	name string
-	glob bool
+	name    string
+	glob    bool
+	sharded bool // the name is that of a sharded channel
+}
+
+// begins and ends return the commands that begin and end a subscription.
+func (s subscription) begins() string {
+	switch {
+	case s.sharded:
+		return kindSsubscribe
+	case s.glob:
+		return kindPsubscribe
+	}
+	return kindSubscribe
+}
+
+func (s subscription) ends() string {
+	switch {
+	case s.sharded:
+		return kindSunsubscribe
+	case s.glob:
+		return kindPunsubscribe
+	}
+	return kindUnsubscribe
 }
 
 func compareSubscriptions(a, b subscription) int {
@@ -55,6 +76,8 @@ const (
 	kindPsubscribe   = "psubscribe"
 	kindUnsubscribe  = "unsubscribe"
 	kindPunsubscribe = "punsubscribe"
+	kindSsubscribe   = "ssubscribe"
+	kindSunsubscribe = "sunsubscribe"
 	kindPing         = "ping"
 )
 
@@ -87,29 +110,27 @@ type ledger struct {
 	mu        sync.Mutex // guards what follows
 	wanted    map[subscription]bool
 	connected bool
-	states    map[subscription]state  // of the present connection
-	alone     map[subscription]bool   // to be asked for by a command of their own
-	changes   bool                    // wanted and states may differ
-	refused   map[subscription]error  // SubscribeErrors, until confirmed or not wanted
-	open      []command               // oldest first
-	pending   int                     // commands in open that are no pings
-	outages   map[subscription]outage // not yet reported; they outlast connections
-	leaving   map[subscription]bool   // nil until the end; what was heard then, and hasn't ended
-	lastError error                   // why there is no connection
-	changed   chan struct{}           // closed, and replaced, on every change
-}
-
-// An outage is a subscription's gap that is not over.
-type outage struct {
-	from   time.Time
-	reason string
+	states    map[subscription]state // of the present connection
+	alone     map[subscription]bool  // to be asked for by a command of their own
+	changes   bool                   // wanted and states may differ
+	refused   map[subscription]error // SubscribeErrors, until confirmed or not wanted
+	open      []command              // oldest first
+	pending   int                    // commands in open that are no pings
+	outages   *outages
+	part      bool                   // of a source with more ledgers, which says what outages are of
+	moved     map[subscription]error // what another server has, as this one says; nobody asks here until told to
+	leaving   map[subscription]bool  // nil until the end; what was heard then, and hasn't ended
+	lastError error                  // why there is no connection
+	changed   chan struct{}          // closed, and replaced, on every change
+	tell      func()                 // told of every change, while mu is held; may be nil
 }
 
 func newLedger() *ledger {
 	return &ledger{
 		wanted:  make(map[subscription]bool),
 		refused: make(map[subscription]error),
-		outages: make(map[subscription]outage),
+		outages: newOutages(),
+		moved:   make(map[subscription]error),
 		changed: make(chan struct{}),
 	}
 }
@@ -118,10 +139,13 @@ func newLedger() *ledger {
 func (l *ledger) notify() {
 	close(l.changed)
 	l.changed = make(chan struct{})
+	if l.tell != nil {
+		l.tell()
+	}
 }
 
-// want replaces what should be listened to.
-func (l *ledger) want(names, globs []string) {
+// subscriptions returns channels and globs as subscriptions.
+func subscriptions(names, globs []string) map[subscription]bool {
 	wanted := make(map[subscription]bool, len(names)+len(globs))
 	for _, name := range names {
 		wanted[subscription{name: name}] = true
@@ -129,10 +153,19 @@ func (l *ledger) want(names, globs []string) {
 	for _, glob := range globs {
 		wanted[subscription{name: glob, glob: true}] = true
 	}
+	return wanted
+}
+
+// want replaces what should be listened to.
+func (l *ledger) want(wanted map[subscription]bool) {
+	if !l.part {
+		l.outages.want(wanted)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.wanted, l.changes = wanted, true
 	maps.DeleteFunc(l.refused, func(sub subscription, _ error) bool { return !wanted[sub] })
+	maps.DeleteFunc(l.moved, func(sub subscription, _ error) bool { return !wanted[sub] })
 	maps.DeleteFunc(l.states, func(sub subscription, s state) bool { return s.step == stepRefused && !wanted[sub] })
 	l.notify()
 }
@@ -142,7 +175,9 @@ func (l *ledger) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.leaving, l.lastError = nil, nil
-	clear(l.outages)
+	if !l.part {
+		l.outages.reset()
+	}
 	clear(l.refused)
 }
 
@@ -154,6 +189,7 @@ func (l *ledger) connect(now time.Time) {
 	l.states = make(map[subscription]state)
 	l.alone = make(map[subscription]bool)
 	l.open, l.pending = []command{{kind: kindPing, sent: now}}, 0
+	clear(l.moved)
 	l.notify()
 }
 
@@ -166,11 +202,7 @@ func (l *ledger) disconnect(alive time.Time, err error) {
 	if heard == nil {
 		heard = l.heard()
 	}
-	for sub := range heard {
-		if _, open := l.outages[sub]; !open {
-			l.outages[sub] = outage{from: alive, reason: err.Error()}
-		}
-	}
+	l.outages.begin(heard, outage{from: alive, reason: err.Error()})
 	l.connected, l.states, l.lastError = false, nil, err
 	l.notify()
 }
@@ -213,7 +245,7 @@ func (l *ledger) ping(now time.Time) {
 func (l *ledger) ask(sub subscription, now time.Time) command {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := command{kind: kindSubscribe, subs: []subscription{sub}, sent: now}
+	c := command{kind: sub.begins(), subs: []subscription{sub}, sent: now}
 	l.open = append(l.open, c)
 	l.pending++
 	return c
@@ -241,14 +273,12 @@ func (l *ledger) plan(now time.Time) []command {
 			asked, l.alone[sub] = false, true
 		}
 		switch {
-		case asked:
+		case asked || l.moved[sub] != nil:
 			continue
-		case l.alone[sub]:
+		case l.alone[sub] || sub.sharded: // a Cluster refuses those of two slots together
 			alone = append(alone, sub)
-		case sub.glob:
-			groups[kindPsubscribe] = append(groups[kindPsubscribe], sub)
 		default:
-			groups[kindSubscribe] = append(groups[kindSubscribe], sub)
+			groups[sub.begins()] = append(groups[sub.begins()], sub)
 		}
 		l.states[sub] = state{step: stepAsked}
 	}
@@ -259,10 +289,10 @@ func (l *ledger) plan(now time.Time) []command {
 		delete(l.states, sub)
 		switch {
 		case s.step == stepRefused: // since the last want
-		case sub.glob:
-			groups[kindPunsubscribe] = append(groups[kindPunsubscribe], sub)
+		case sub.sharded:
+			l.open = append(l.open, command{kind: kindSunsubscribe, subs: []subscription{sub}, sent: now})
 		default:
-			groups[kindUnsubscribe] = append(groups[kindUnsubscribe], sub)
+			groups[sub.ends()] = append(groups[sub.ends()], sub)
 		}
 	}
 	for _, kind := range []string{kindUnsubscribe, kindPunsubscribe, kindSubscribe, kindPsubscribe} {
@@ -273,11 +303,7 @@ func (l *ledger) plan(now time.Time) []command {
 	}
 	slices.SortFunc(alone, compareSubscriptions)
 	for _, sub := range alone {
-		kind := kindSubscribe
-		if sub.glob {
-			kind = kindPsubscribe
-		}
-		l.open = append(l.open, command{kind: kind, subs: []subscription{sub}, sent: now})
+		l.open = append(l.open, command{kind: sub.begins(), subs: []subscription{sub}, sent: now})
 	}
 	planned := slices.Clone(l.open[first:])
 	l.pending += len(planned)
@@ -286,10 +312,17 @@ func (l *ledger) plan(now time.Time) []command {
 
 // confirm takes the confirmation of a subscription or of its end. It reports
 // whether that had been refused before.
-func (l *ledger) confirm(kind, name string) (again bool, err error) {
+//
+// A server of a Cluster also ends subscriptions by itself, when their slot goes
+// to another one. Alive is when it was last known to have it.
+func (l *ledger) confirm(kind, name string, alive time.Time) (again bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.open) == 0 || l.open[0].kind != kind || l.open[0].subs[0].name != name {
+		if kind == kindSunsubscribe {
+			l.take(subscription{name: name, sharded: true}, alive, errMoved)
+			return false, nil
+		}
 		return false, fmt.Errorf("unexpected reply: %s %q", kind, name)
 	}
 	head := &l.open[0]
@@ -297,7 +330,7 @@ func (l *ledger) confirm(kind, name string) (again bool, err error) {
 	if head.subs = head.subs[1:]; len(head.subs) == 0 {
 		l.pop()
 	}
-	if head.kind == kindSubscribe || head.kind == kindPsubscribe {
+	if head.kind == kindSubscribe || head.kind == kindPsubscribe || head.kind == kindSsubscribe {
 		// It may be unwanted again by now; its UNSUBSCRIBE is on its way.
 		if _, asked := l.states[sub]; asked {
 			l.states[sub] = state{step: stepConfirmed}
@@ -309,6 +342,41 @@ func (l *ledger) confirm(kind, name string) (again bool, err error) {
 	}
 	l.notify()
 	return again, nil
+}
+
+// errMoved is why a subscription was ended that was not to end.
+var errMoved = errors.New("the channel's slot has moved to another server")
+
+// take takes a subscription that another server has. The caller holds mu.
+func (l *ledger) take(sub subscription, alive time.Time, why error) {
+	s, asked := l.states[sub]
+	if !asked {
+		return // it has been ended anyhow
+	}
+	if s.step == stepConfirmed {
+		l.outages.begin(map[subscription]bool{sub: true}, outage{from: alive, reason: why.Error()})
+	}
+	delete(l.states, sub)
+	delete(l.leaving, sub)
+	l.moved[sub] = why
+	l.notify()
+}
+
+// askAgain asks here for what was said to be elsewhere.
+func (l *ledger) askAgain(sub subscription) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.moved, sub)
+	l.changes = true
+}
+
+// place says what is known of a subscription: whether it is asked for or
+// heard here, and whether another server has it.
+func (l *ledger) place(sub subscription) (here, elsewhere bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, here = l.states[sub]
+	return here && l.connected, l.moved[sub] != nil
 }
 
 // pong takes the answer to a PING and returns when that was sent.
@@ -327,15 +395,29 @@ func (l *ledger) pong() (sent time.Time, err error) {
 func (l *ledger) refuse(reply error, now time.Time) (*SubscribeError, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.open) == 0 || !redis.HasErrorPrefix(reply, "NOPERM") {
+	if len(l.open) == 0 {
 		return nil, reply
 	}
 	head := l.open[0]
+	elsewhere := isElsewhere(reply)
+	switch {
+	case elsewhere && head.kind == kindSsubscribe:
+		l.pop()
+		l.take(head.subs[0], now, reply) // from now: it was not heard
+		return nil, nil
+	case elsewhere && head.kind == kindSunsubscribe:
+		l.pop() // the server has done so itself
+		delete(l.leaving, head.subs[0])
+		l.notify()
+		return nil, nil
+	case !redis.HasErrorPrefix(reply, "NOPERM"):
+		return nil, reply
+	}
 	switch head.kind {
 	case kindPing:
 		l.pop() // an answer, too
 		return nil, nil
-	case kindSubscribe, kindPsubscribe:
+	case kindSubscribe, kindPsubscribe, kindSsubscribe:
 	default:
 		return nil, reply
 	}
@@ -397,12 +479,6 @@ func (l *ledger) answered() bool {
 	return true
 }
 
-// An ending is a gap that is over, of these subscriptions.
-type ending struct {
-	gap  *filterd.Gap
-	subs []subscription
-}
-
 // restored reports whether everything wanted has been confirmed or refused,
 // and which gaps that ends: those of the confirmed.
 func (l *ledger) restored(now time.Time) (endings []ending, ok bool) {
@@ -413,14 +489,12 @@ func (l *ledger) restored(now time.Time) (endings []ending, ok bool) {
 	}
 	l.lastError = nil
 	l.forget()
-	return l.endings(now, l.over()), true
+	return l.outages.endings(now, l.over()), true
 }
 
 // forget drops the outages of what nobody wants any more. The caller holds mu.
 func (l *ledger) forget() {
-	before := len(l.outages)
-	maps.DeleteFunc(l.outages, func(sub subscription, _ outage) bool { return !l.wanted[sub] })
-	if len(l.outages) < before {
+	if l.outages.forget() {
 		l.notify()
 	}
 }
@@ -428,75 +502,40 @@ func (l *ledger) forget() {
 // over returns the subscriptions that have an outage but are confirmed. The
 // caller holds mu.
 func (l *ledger) over() []subscription {
-	var subs []subscription
-	for sub := range l.outages {
-		if s, asked := l.states[sub]; asked && s.step == stepConfirmed {
-			subs = append(subs, sub)
-		}
-	}
-	return subs
-}
-
-// endings returns the gaps of these subscriptions' outages: one for all that
-// have the same. The caller holds mu.
-func (l *ledger) endings(now time.Time, subs []subscription) []ending {
-	slices.SortFunc(subs, compareSubscriptions)
-	var endings []ending
-	index := make(map[outage]int)
-	for _, sub := range subs {
-		o := l.outages[sub]
-		i, known := index[o]
-		if !known {
-			i = len(endings)
-			index[o] = i
-			endings = append(endings, ending{gap: &filterd.Gap{From: o.from, To: now, Reason: o.reason}})
-		}
-		e := &endings[i]
-		e.gap.Channels = append(e.gap.Channels, sub.name)
-		e.subs = append(e.subs, sub)
-	}
-	for i := range endings {
-		// What comes there is for the others.
-		if gap := endings[i].gap; len(gap.Channels) > 1 {
-			gap.Channels = slices.DeleteFunc(gap.Channels, func(name string) bool { return name == filterd.StampsChannel })
-		}
-	}
-	slices.SortStableFunc(endings, func(a, b ending) int { return a.gap.From.Compare(b.gap.From) })
-	return endings
+	return l.outages.of(func(sub subscription) bool {
+		s, asked := l.states[sub]
+		return asked && s.step == stepConfirmed
+	})
 }
 
 // reported notes that a gap is on its way to the handler.
 func (l *ledger) reported(e ending) {
+	l.outages.reported(e)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, sub := range e.subs {
-		delete(l.outages, sub)
-	}
 	l.notify()
 }
 
-// finish returns the gaps that are open at the end, when messages
-// were lost.
-func (l *ledger) finish(lost losses, now time.Time) []ending {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.forget()
-	for sub := range lost.subs {
-		from := lost.from
-		if o, open := l.outages[sub]; open && o.from.Before(from) {
-			from = o.from
+// isElsewhere reports whether a server of a Cluster says that it has not the
+// slot it was asked for, or that nobody has.
+func isElsewhere(reply error) bool {
+	for _, prefix := range []string{"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"} {
+		if redis.HasErrorPrefix(reply, prefix) {
+			return true
 		}
-		l.outages[sub] = outage{from: from, reason: fmt.Sprintf("the drain timed out with %d messages unhandled", lost.messages)}
 	}
-	endings := l.endings(now, slices.Collect(maps.Keys(l.outages)))
-	clear(l.outages)
-	return endings
+	return false
 }
 
 // refusals returns the errors of all refused subscriptions.
 func (l *ledger) refusals() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.refusalsNow()
+}
+
+// refusalsNow is refusals for who holds mu.
+func (l *ledger) refusalsNow() error {
 	var errs []error
 	for _, sub := range slices.SortedFunc(maps.Keys(l.refused), compareSubscriptions) {
 		errs = append(errs, l.refused[sub])
@@ -504,17 +543,42 @@ func (l *ledger) refusals() error {
 	return errors.Join(errs...)
 }
 
+// settled reports whether everything wanted is confirmed, or refused, and all gaps
+// of what is confirmed are reported; and what was refused.
+func (l *ledger) settled() (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.answered() || l.over() != nil {
+		return false, nil
+	}
+	return true, l.refusalsNow()
+}
+
+// hears reports whether a subscription is confirmed.
+func (l *ledger) hears(sub subscription) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, asked := l.states[sub]
+	return asked && s.step == stepConfirmed
+}
+
+// differs reports whether something else is wanted by now.
+func (l *ledger) differs(wanted map[subscription]bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !maps.Equal(l.wanted, wanted)
+}
+
 // wait waits until everything wanted is confirmed, or refused, and all gaps
 // of what is confirmed are reported.
 func (l *ledger) wait(ctx context.Context) error {
 	for {
 		l.mu.Lock()
-		if l.answered() && l.over() == nil {
-			l.mu.Unlock()
-			return l.refusals()
-		}
 		changed := l.changed
 		l.mu.Unlock()
+		if settled, err := l.settled(); settled {
+			return err
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -525,11 +589,8 @@ func (l *ledger) wait(ctx context.Context) error {
 
 // ready says what wait would wait for.
 func (l *ledger) ready() error {
-	l.mu.Lock()
-	ready := l.answered() && l.over() == nil
-	l.mu.Unlock()
-	if ready {
-		return l.refusals()
+	if settled, err := l.settled(); settled {
+		return err
 	}
 	return errors.New(l.missing())
 }

@@ -228,7 +228,12 @@ func (o *outlet) publish(deliveries []*filterd.Delivery) (written int, err error
 			if o.stamp != nil {
 				o.stamp(d)
 			}
-			if o.out = resp.AppendPublish(o.out, d.Channel, d.Payload); len(o.out) >= writeSize {
+			if d.Sharded {
+				o.out = resp.AppendSpublish(o.out, d.Channel, d.Payload)
+			} else {
+				o.out = resp.AppendPublish(o.out, d.Channel, d.Payload)
+			}
+			if len(o.out) >= writeSize {
 				o.ends = append(o.ends, len(o.out))
 				break
 			}

@@ -29,7 +29,9 @@ const reserved = "__filterd:"
 // node, or not at all. Where Redis refuses the channel, or the client can't
 // publish just now, the PING has to do.
 type prober struct {
-	channel   string      // unique; empty if there are no probes
+	channel   string // unique; empty if there are no probes
+	by        redis.UniversalClient
+	command   string      // that publishes them
 	listening atomic.Bool // Redis has confirmed the channel, and takes probes
 
 	// Durations since the connection's begin. A probe is known by when it was
@@ -45,14 +47,35 @@ type prober struct {
 	late      <-chan time.Time
 }
 
-// newProber makes the prober of a connection through rdb. Only of the clients
+// newProber makes the prober of a connection of a source. Only of the clients
 // that are known here it is sure that they publish to where they subscribe.
-func newProber(rdb redis.UniversalClient) prober {
-	switch rdb.(type) {
+func newProber(s *Source) prober {
+	channel := reserved + "probe:" + rand.Text()
+	if s.of != nil {
+		tag := s.of.tag(s.rdb.(*redis.Client).Options().Addr)
+		if tag == "" {
+			return prober{}
+		}
+		return prober{channel: channel + tag, by: s.of.rdb, command: commandSpublish}
+	}
+	switch s.rdb.(type) {
 	case *redis.Client, *redis.ClusterClient:
-		return prober{channel: reserved + "probe:" + rand.Text()}
+		return prober{channel: channel, by: s.rdb, command: commandPublish}
 	}
 	return prober{}
+}
+
+// heard takes the confirmation of a subscription, which may be that of the
+// probes' channel, or of its end, when a slot moves.
+func (c *connection) heard(f *resp.Frame) {
+	if c.channel == "" || string(f.Channel) != c.channel {
+		return
+	}
+	begins := f.Verb == kindSubscribe || f.Verb == kindSsubscribe
+	c.listening.Store(begins)
+	if !begins {
+		c.expected.Store(0)
+	}
 }
 
 // probe sends a probe, or a PING where there are none.
@@ -64,10 +87,10 @@ func (c *connection) probe(now time.Time) error {
 	}
 	interval, published := c.source.options.ProbeInterval, make(chan error, 1)
 	ctx, cancel := context.WithTimeout(context.Background(), interval/2)
-	command := newPublish(ctx, c.channel, strconv.AppendInt(nil, c.probed.Load(), 10))
+	command := newPublish(ctx, c.command, c.channel, strconv.AppendInt(nil, c.probed.Load(), 10))
 	go func() { // ends with the client's timeouts at the latest; nobody waits for it, since it touches nothing
 		defer cancel()
-		published <- c.source.rdb.Process(ctx, command)
+		published <- c.by.Process(ctx, command)
 	}()
 	c.published, c.late = published, time.After(interval/2)
 	return nil
@@ -140,7 +163,7 @@ func (c *connection) hides(f *resp.Frame) bool {
 	if string(f.Channel) != c.channel {
 		return f.Verb == "pmessage"
 	}
-	if f.Verb == "message" && !f.Skipped && string(f.Payload) == strconv.FormatInt(c.probed.Load(), 10) {
+	if f.Verb != "pmessage" && !f.Skipped && string(f.Payload) == strconv.FormatInt(c.probed.Load(), 10) {
 		c.arrived.Store(c.probed.Load())
 		c.proven.Store(c.probed.Load())
 		if c.stirred.Load() {

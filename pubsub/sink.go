@@ -97,7 +97,7 @@ func (p pipelines) Deliver(ctx context.Context, batch []filterd.Delivery) {
 	commands := make([]*publish, len(batch))
 	pipeline := p.rdb.Pipeline()
 	for i, d := range batch {
-		commands[i] = newPublish(ctx, d.Channel, d.Payload)
+		commands[i] = newPublish(ctx, commandOf(&d), d.Channel, d.Payload)
 		_ = pipeline.Process(ctx, commands[i]) // only queues
 	}
 	_, _ = pipeline.Exec(ctx) // every command has its own error
@@ -115,8 +115,22 @@ type publish struct {
 	replied bool // the server's reply has been read
 }
 
-func newPublish(ctx context.Context, channel string, payload []byte) *publish {
-	command := redis.NewIntCmd(ctx, "publish", channel, payload)
+// The commands that publish.
+const (
+	commandPublish  = "publish"
+	commandSpublish = "spublish"
+)
+
+// commandOf returns the command that publishes a delivery to a channel.
+func commandOf(d *filterd.Delivery) string {
+	if d.Sharded {
+		return commandSpublish
+	}
+	return commandPublish
+}
+
+func newPublish(ctx context.Context, name, channel string, payload []byte) *publish {
+	command := redis.NewIntCmd(ctx, name, channel, payload)
 	// Without a key a Cluster client sends the commands of a pipeline to one
 	// master after the other, and the messages of a channel overtake each
 	// other.

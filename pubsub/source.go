@@ -79,6 +79,7 @@ type Source struct {
 	ledger  *ledger
 	poke    chan struct{}   // capacity 1: there may be something to send
 	retries lograte.Limiter // limits the log lines about failed attempts
+	of      *ShardedSource  // that this is a part of, for sharded channels; or nil
 }
 
 var _ filterd.Source = (*Source)(nil)
@@ -110,7 +111,7 @@ func NewSource(rdb redis.UniversalClient, options SourceOptions) *Source {
 // no longer listened to may be on their way still. It doesn't wait; see
 // [Source.WaitReady].
 func (s *Source) Subscribe(to filterd.Subscriptions) {
-	s.ledger.want(to.Channels, to.Globs)
+	s.ledger.want(subscriptions(to.Channels, to.Globs))
 	s.wake()
 }
 
@@ -176,7 +177,7 @@ func (s *Source) Run(ctx context.Context, h filterd.Handler) error {
 		defer func() { cancel(); <-ready }()
 	}
 
-	var b batch
+	b := batch{sharded: s.of != nil}
 	var lost losses
 	for c := range readers {
 		c.ended <- c.read(handling, h, &b, &lost)
@@ -184,15 +185,18 @@ func (s *Source) Run(ctx context.Context, h filterd.Handler) error {
 	if lost.messages > 0 {
 		s.logger.Warn("messages were received but not handled in time", "dropped", lost.messages)
 	}
-	for _, ending := range s.ledger.finish(lost, time.Now()) {
-		s.logGap(ending.gap)
-		h.Gap(*ending.gap)
+	s.ledger.outages.lose(lost)
+	if s.of == nil {
+		for _, ending := range s.ledger.outages.finish(time.Now()) {
+			logGap(s.logger, ending.gap)
+			h.Gap(*ending.gap)
+		}
 	}
 	return <-ended
 }
 
-func (s *Source) logGap(gap *filterd.Gap) {
-	s.logger.Warn("messages may have been missed", "length", gap.Length(), "from", gap.From, "to", gap.To,
+func logGap(logger *slog.Logger, gap *filterd.Gap) {
+	logger.Warn("messages may have been missed", "length", gap.Length(), "from", gap.From, "to", gap.To,
 		"reason", gap.Reason, "channels", len(gap.Channels), "first", gap.Channels[0])
 }
 
@@ -205,7 +209,7 @@ func (s *Source) control(ctx, bound context.Context, readers chan<- *connection)
 	s.ledger.reset()
 	failFast := s.options.FailFast
 	for {
-		c := &connection{source: s, prober: newProber(s.rdb), begin: time.Now(), ended: make(chan error, 1), failFast: failFast}
+		c := &connection{source: s, prober: newProber(s), begin: time.Now(), ended: make(chan error, 1), failFast: failFast}
 		err := c.run(ctx, bound, readers)
 		s.ledger.disconnect(c.lastAlive(time.Now()), cmp.Or(err, context.Cause(ctx)))
 		if ctx.Err() != nil {

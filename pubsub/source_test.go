@@ -407,7 +407,7 @@ func TestLedgerRefusedLater(t *testing.T) {
 	at := func(s int) time.Time { return begin.Add(time.Duration(s) * time.Second) }
 	confirm := func(name string) (again bool) {
 		t.Helper()
-		again, err := l.confirm(kindSubscribe, name)
+		again, err := l.confirm(kindSubscribe, name, begin)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -433,7 +433,7 @@ func TestLedgerRefusedLater(t *testing.T) {
 			t.Fatalf("restored: %q, %v, want %q", text, ok, want)
 		}
 	}
-	l.want([]string{"a", "b"}, nil)
+	l.want(subscriptions([]string{"a", "b"}, nil))
 	connect(0)
 	if confirm("a") || confirm("b") {
 		t.Error("confirmed again at first")
@@ -465,7 +465,7 @@ func TestLedgerRefusedLater(t *testing.T) {
 
 	// What is still refused at the end is a gap until then.
 	l.disconnect(at(50), errors.New("broken again"))
-	if endings := l.finish(losses{}, at(60)); len(endings) != 1 || !slices.Equal(endings[0].gap.Channels, []string{"a", "b"}) || endings[0].gap.To != at(60) {
+	if endings := l.outages.finish(at(60)); len(endings) != 1 || !slices.Equal(endings[0].gap.Channels, []string{"a", "b"}) || endings[0].gap.To != at(60) {
 		t.Errorf("finish: %v", endings)
 	}
 }
@@ -482,7 +482,7 @@ func TestSourceRefusedFailsFast(t *testing.T) {
 
 func TestSourceAsksAgain(t *testing.T) {
 	l := newLedger()
-	l.want([]string{"a"}, nil)
+	l.want(subscriptions([]string{"a"}, nil))
 	begin := time.Now()
 	l.connect(begin)
 	if _, err := l.pong(); err != nil {

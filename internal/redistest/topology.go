@@ -71,3 +71,36 @@ func (s *Server) await(want string, args ...string) {
 	}
 	s.t.Fatalf("%s: want %q within %v, got:\n%s", strings.Join(args, " "), want, patience, reply)
 }
+
+// MoveSlot gives a slot of a cluster, which has no keys, to one of its servers,
+// and waits until all of them know. The servers are all masters.
+func MoveSlot(t testing.TB, servers []*Server, slot int, to *Server) {
+	t.Helper()
+	id := to.Do("CLUSTER", "MYID")
+	to.Do("CLUSTER", "SETSLOT", fmt.Sprint(slot), "NODE", id) // first, so that somebody has it at any time
+	for _, s := range servers {
+		if s != to {
+			s.Do("CLUSTER", "SETSLOT", fmt.Sprint(slot), "NODE", id)
+		}
+	}
+}
+
+// StartReplica starts a replica of a cluster's master, and waits until all know
+// it.
+func StartReplica(t testing.TB, servers []*Server, master *Server, args ...string) *Server {
+	t.Helper()
+	s := Start(t, append([]string{"--cluster-enabled", "yes", "--cluster-port", FreePort(t)}, args...)...)
+	s.Do("CLUSTER", "MEET", "127.0.0.1", master.Port(), master.busPort())
+	for _, other := range servers {
+		s.await(other.Do("CLUSTER", "MYID"), "CLUSTER", "NODES")
+	}
+	id := master.Do("CLUSTER", "MYID")
+	s.await("cluster_state:ok", "CLUSTER", "INFO")
+	s.Do("CLUSTER", "REPLICATE", id)
+	s.await("master_link_status:up", "INFO", "replication")
+	own := s.Do("CLUSTER", "MYID")
+	for _, other := range servers {
+		other.await(own, "CLUSTER", "SLOTS")
+	}
+	return s
+}

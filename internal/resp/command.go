@@ -14,7 +14,15 @@ func AppendCommand(dst []byte, name string, args ...string) []byte {
 
 // AppendPublish appends a PUBLISH to dst.
 func AppendPublish(dst []byte, channel string, payload []byte) []byte {
-	dst = append(dst, "*3\r\n$7\r\nPUBLISH\r\n"...)
+	return appendMessage(append(dst, "*3\r\n$7\r\nPUBLISH\r\n"...), channel, payload)
+}
+
+// AppendSpublish appends a SPUBLISH to dst.
+func AppendSpublish(dst []byte, channel string, payload []byte) []byte {
+	return appendMessage(append(dst, "*3\r\n$8\r\nSPUBLISH\r\n"...), channel, payload)
+}
+
+func appendMessage(dst []byte, channel string, payload []byte) []byte {
 	dst = appendString(dst, channel)
 	dst = appendNumber(dst, '$', len(payload))
 	dst = append(dst, payload...)

@@ -209,7 +209,8 @@ func TestReaderAllocations(t *testing.T) {
 
 func TestAppend(t *testing.T) {
 	got := string(AppendPublish(AppendCommand([]byte("x"), "SUBSCRIBE", "a", ""), "c", []byte("1\r\n")))
-	const want = "x*3\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n$0\r\n\r\n*3\r\n$7\r\nPUBLISH\r\n$1\r\nc\r\n$3\r\n1\r\n\r\n"
+	got = string(AppendSpublish([]byte(got), "c", nil))
+	const want = "x*3\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n$0\r\n\r\n*3\r\n$7\r\nPUBLISH\r\n$1\r\nc\r\n$3\r\n1\r\n\r\n*3\r\n$8\r\nSPUBLISH\r\n$1\r\nc\r\n$0\r\n\r\n"
 	if got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
