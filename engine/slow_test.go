@@ -196,3 +196,20 @@ func TestCloseWithWebhookThatRetries(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// An event of a gap comes before no condition, so it has no key: it goes by its
+// channel.
+func TestWebhookGetsGaps(t *testing.T) {
+	h := &hook{concurrency: 4}
+	e := newEngine(t, engine.Config{Table: compile(t, engine.Definition{
+		Webhooks: map[string]engine.Webhook{"h": h},
+		Rules:    []engine.Rule{{Name: "r", From: []string{"in"}, OnGap: true, Key: value(t, "data.k"), To: post("h")}},
+	})})
+	if err := e.Run(t.Context(), gapSource{Channels: []string{"in"}, Reason: "cut"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "posted", func() bool { return len(h.all()) == 1 })
+	if s := e.Stats().Rules["r"]; s.Errors != 0 || !strings.Contains(h.all()[0], `"reason":"cut"`) {
+		t.Errorf("%+v %q", s, h.all())
+	}
+}

@@ -272,3 +272,36 @@ func TestContextEndsAnyWait(t *testing.T) {
 		})
 	}
 }
+
+// An attempt that is given up tells nothing of the endpoint: the next one may
+// try in its place.
+func TestBreakerForgetsWhatWasGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var hang, fine atomic.Bool
+		e, _, stop := inBubble(t, Options{Attempts: 1}, func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			if hang.Load() {
+				<-r.Context().Done()
+			}
+			if !fine.Load() {
+				w.WriteHeader(http.StatusServiceUnavailable)
+			}
+		})
+		defer stop()
+		for range breakerFailures {
+			_ = e.Post(t.Context(), "r", message(event))
+		}
+		time.Sleep(breakerPause + time.Millisecond)
+		hang.Store(true)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := e.Post(ctx, "r", message(event)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		hang.Store(false)
+		fine.Store(true)
+		if err := e.Post(t.Context(), "r", message(event)); err != nil || e.Stats().Breaker != "closed" {
+			t.Errorf("%v, %+v", err, e.Stats())
+		}
+	})
+}
