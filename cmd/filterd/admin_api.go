@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/filterd/filterd/config"
 	"github.com/filterd/filterd/engine"
 	"github.com/filterd/filterd/filters/wasmfilter"
+	"github.com/filterd/filterd/webhook"
 )
 
 // What the admin server answers with. The file openapi.json is made of these
@@ -48,6 +50,7 @@ type adminStatus struct {
 	Evaluations     adminEvaluations `json:"evaluations"`
 	Channels        []adminChannel   `json:"channels"`
 	Modules         []adminModule    `json:"modules"`
+	Webhooks        []adminWebhook   `json:"webhooks"`
 	DeadLetters     uint64           `json:"dead_letters"`
 	DeadLettersLost uint64           `json:"dead_letters_lost"`
 	Unrouted        uint64           `json:"unrouted" jsonschema_description:"Messages that no rule took any more: they came between two generations."`
@@ -90,6 +93,18 @@ type adminModule struct {
 	Faults    map[wasmfilter.FaultKind]uint64 `json:"faults"`
 	Instances int                             `json:"instances"`
 	Breaker   wasmfilter.BreakerState         `json:"breaker"`
+}
+
+// adminWebhook counts what was posted to a webhook.
+type adminWebhook struct {
+	Webhook   string                    `json:"webhook"`
+	Attempts  uint64                    `json:"attempts"`
+	Retries   uint64                    `json:"retries"`
+	Delivered uint64                    `json:"delivered"`
+	Failed    map[webhook.Reason]uint64 `json:"failed" jsonschema_description:"Messages that were not accepted, by what the last attempt failed on."`
+	InFlight  int                       `json:"in_flight"`
+	Breaker   string                    `json:"breaker" jsonschema:"enum=closed,enum=open,enum=half-open"`
+	Disabled  bool                      `json:"disabled" jsonschema_description:"It has answered 410; a reload switches it on again."`
 }
 
 // adminRules is every rule, in the order of the file.
@@ -310,6 +325,15 @@ func newAdminModule(m *wasmfilter.Module) adminModule {
 		s.Faults = map[wasmfilter.FaultKind]uint64{}
 	}
 	return adminModule{m.Info().Name, s.Calls, s.Messages, s.Errors, s.Refused, s.Fuel, s.Faults, s.Instances, s.Breaker}
+}
+
+func newAdminWebhooks(endpoints map[string]*webhook.Endpoint) []adminWebhook {
+	webhooks := []adminWebhook{}
+	for _, name := range slices.Sorted(maps.Keys(endpoints)) {
+		s := endpoints[name].Stats()
+		webhooks = append(webhooks, adminWebhook{name, s.Attempts, s.Retries, s.Delivered, s.Failed, s.InFlight, s.Breaker, s.Disabled})
+	}
+	return webhooks
 }
 
 func newAdminRule(r engine.Rule, found access, s engine.RuleStats, s2 *engine.Stats) adminRule {

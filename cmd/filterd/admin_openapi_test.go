@@ -182,11 +182,13 @@ channels:
   bytes: {envelope: bytes}
   stamped: {stamped: true}
 modules: {m: {path: `+module+`}}
+webhooks: {h: {url: "https://hook.invalid"}}
 rules:
   r: {from: in, when: data.n > 1, to: [v1, {log: debug}], on_error: dead_letter, dead_letter: dead}
   lossy: {from: in, when: data.n > 1, to: v1, on_error: dead_letter, dead_letter: numbers}
   binary: {from: [bytes, stamped], to: v3}
   staged: {from: in, when: data.n > 1, wasm: m, to: v2}
+  posted: {from: nothing, to: {webhook: h}}
 `)
 	c := newCoverage(t, url)
 	tap := openTap(t, url+"/api/v1/rules/r/tap")

@@ -16,6 +16,7 @@ import (
 	"github.com/filterd/filterd/engine"
 	"github.com/filterd/filterd/filters/wasmfilter"
 	"github.com/filterd/filterd/internal/lograte"
+	"github.com/filterd/filterd/webhook"
 )
 
 // An admin serves the state of the daemon over HTTP, and what changes it.
@@ -48,10 +49,11 @@ func (a *admin) start(section *config.Server) error {
 	a.started = time.Now()
 	a.open = !section.Loopback()
 	a.metrics = newMetrics(&metricsCollector{
-		stats:   a.engine.Stats,
-		modules: func() []*wasmfilter.Module { return a.config().Modules() },
-		rules:   func() int { return len(a.config().Rules) },
-		ready:   a.ready,
+		stats:    a.engine.Stats,
+		modules:  func() []*wasmfilter.Module { return a.config().Modules() },
+		webhooks: func() map[string]*webhook.Endpoint { return a.config().Webhooks },
+		rules:    func() int { return len(a.config().Rules) },
+		ready:    a.ready,
 	})
 	ctx, end := context.WithCancel(context.Background())
 	a.end = end

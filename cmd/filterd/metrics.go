@@ -13,6 +13,7 @@ import (
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/engine"
 	"github.com/filterd/filterd/filters/wasmfilter"
+	"github.com/filterd/filterd/webhook"
 )
 
 // A metric describes the series of one name. Labels are names that the config
@@ -60,6 +61,14 @@ var (
 	metricChannelGaps    = metric{"filterd_channel_gaps_total", "Gaps by what was not listened to: a name or glob of a rule's from. One gap may be that of many.", "counter", []string{"channel"}}
 	metricChannelGapTime = metric{"filterd_channel_gap_seconds_total", "The length of these gaps together.", "counter", []string{"channel"}}
 
+	metricWebhookAttempts = metric{"filterd_webhook_attempts_total", "Requests to the webhook.", "counter", []string{"webhook"}}
+	metricWebhookRetries  = metric{"filterd_webhook_retries_total", "Attempts that were not the first for their message; what the breaker refused is one, too.", "counter", []string{"webhook"}}
+	metricWebhookAccepted = metric{"filterd_webhook_deliveries_total", "Messages that the webhook has accepted.", "counter", []string{"webhook"}}
+	metricWebhookFailures = metric{"filterd_webhook_failures_total", "Messages that the webhook has not accepted, by what the last attempt failed on: connect, timeout, server (5xx), busy (408, 425, 429), breaker (not tried), refused (other answers), redirect, blocked (an address that is not allowed), gone (410).", "counter", []string{"webhook", "reason"}}
+	metricWebhookInFlight = metric{"filterd_webhook_requests", "Requests to the webhook that are under way, or wait for its Retry-After.", "gauge", []string{"webhook"}}
+	metricWebhookBreaker  = metric{"filterd_webhook_breaker_open", "1 while the webhook's breaker is not closed: then one attempt in 10 s is made.", "gauge", []string{"webhook"}}
+	metricWebhookDisabled = metric{"filterd_webhook_disabled", "1 once the webhook has answered 410, until the next reload.", "gauge", []string{"webhook"}}
+
 	metricWasmCalls     = metric{"filterd_wasm_calls_total", "Calls of the module; a batch of messages is one.", "counter", []string{"module"}}
 	metricWasmMessages  = metric{"filterd_wasm_messages_total", "Messages that the module was asked about.", "counter", []string{"module"}}
 	metricWasmErrors    = metric{"filterd_wasm_errors_total", "Errors that the module reported.", "counter", []string{"module"}}
@@ -83,6 +92,8 @@ func allMetrics() []metric {
 		metricMatches, metricFiltered, metricErrors, metricDeliveries, metricNoReceivers, metricDrops, metricPanics, metricStuck,
 		metricQueued, metricRuleGaps, metricLatency,
 		metricGaps, metricGapTime, metricChannelGaps, metricChannelGapTime,
+		metricWebhookAttempts, metricWebhookRetries, metricWebhookAccepted, metricWebhookFailures, metricWebhookInFlight,
+		metricWebhookBreaker, metricWebhookDisabled,
 		metricWasmCalls, metricWasmMessages, metricWasmErrors, metricWasmFaults, metricWasmRefused, metricWasmFuel, metricWasmStarted,
 		metricWasmInstances, metricWasmMemory, metricWasmBreaker, metricWasmKVKeys, metricWasmKVBytes,
 	}
@@ -93,10 +104,11 @@ func allMetrics() []metric {
 // but for its matches and errors; of ten thousand rules most have nothing else
 // to tell.
 type metricsCollector struct {
-	stats   func() engine.Stats
-	modules func() []*wasmfilter.Module
-	rules   func() int
-	ready   func() error
+	stats    func() engine.Stats
+	modules  func() []*wasmfilter.Module
+	webhooks func() map[string]*webhook.Endpoint
+	rules    func() int
+	ready    func() error
 
 	descs map[string]*prometheus.Desc // by metric name
 
@@ -160,6 +172,9 @@ func (c *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	for name, gaps := range s.ChannelGaps {
 		to.add(metricChannelGaps, gaps.Gaps, name)
 		to.float(metricChannelGapTime, gaps.Time.Seconds(), name)
+	}
+	for name, endpoint := range c.webhooks() {
+		to.webhook(name, endpoint.Stats())
 	}
 	for _, m := range c.modules() {
 		to.module(m)
@@ -233,6 +248,18 @@ func latencyBuckets(l *engine.Latency) map[float64]uint64 {
 		}
 	}
 	return buckets
+}
+
+func (to series) webhook(name string, s webhook.Stats) {
+	to.add(metricWebhookAttempts, s.Attempts, name)
+	to.add(metricWebhookRetries, s.Retries, name)
+	to.add(metricWebhookAccepted, s.Delivered, name)
+	for _, reason := range webhook.Reasons {
+		to.add(metricWebhookFailures, s.Failed[reason], name, string(reason))
+	}
+	to.add(metricWebhookInFlight, uint64(s.InFlight), name)
+	to.add(metricWebhookBreaker, truth(s.Breaker != "closed"), name)
+	to.add(metricWebhookDisabled, truth(s.Disabled), name)
 }
 
 func (to series) module(m *wasmfilter.Module) {

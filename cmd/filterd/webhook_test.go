@@ -28,9 +28,10 @@ func TestRunPostsToWebhooks(t *testing.T) {
 		}
 	}))
 	defer server.Close()
+	d.write("token", testToken)
 	d.write("key", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
 	d.write("filterd.yaml", `redis: {url: "${REDIS_URL}"}
-webhooks:
+`+adminSection+`webhooks:
   ops: {url: "`+server.URL+`/hook", secrets: "${file:key}", allow: 127.0.0.0/8, concurrency: 1, max_backoff: 1ms}
 rules:
   r: {from: in, to: {webhook: ops}, on_error: dead_letter, dead_letter: {stream: dead}}
@@ -47,6 +48,25 @@ rules:
 	entries := d.rdb.XRange(d.Context(), "dead", "-", "+").Val()
 	if letter, _ := entries[0].Values["event"].(string); !strings.Contains(letter, `"rule":"r","reason":"webhook ops: 422 Unprocessable Entity"`) || !strings.Contains(letter, `"payload":"{\"a\":\"bad\"}"`) {
 		t.Error(letter)
+	}
+	got := scrape(t, request{url: d.serving("server.listen") + "/metrics"})
+	for series, want := range map[string]float64{
+		`filterd_webhook_attempts_total{webhook="ops"}`:                  3,
+		`filterd_webhook_retries_total{webhook="ops"}`:                   1,
+		`filterd_webhook_deliveries_total{webhook="ops"}`:                1,
+		`filterd_webhook_failures_total{reason="refused",webhook="ops"}`: 1,
+		`filterd_webhook_failures_total{reason="breaker",webhook="ops"}`: 0,
+		`filterd_webhook_breaker_open{webhook="ops"}`:                    0,
+		`filterd_webhook_disabled{webhook="ops"}`:                        0,
+		`filterd_rule_drops_total{reason="undelivered",rule="r"}`:        1,
+	} {
+		if n, ok := got[series]; !ok || n != want {
+			t.Errorf("%s is %v, %v", series, n, ok)
+		}
+	}
+	status := getJSON[adminStatus](t, request{url: d.serving("server.listen") + "/api/v1/status", token: testToken})
+	if len(status.Webhooks) != 1 || status.Webhooks[0].Webhook != "ops" || status.Webhooks[0].Attempts != 3 || status.Webhooks[0].Breaker != "closed" {
+		t.Errorf("%+v", status.Webhooks)
 	}
 	d.must(d.cmd.Process.Signal(syscall.SIGTERM))
 	d.waitFor("stopped", 1, "")
