@@ -58,6 +58,7 @@ type adminStatus struct {
 	Taken           uint64           `json:"taken" jsonschema_description:"What was not written because another consumer had taken the stream's entry."`
 	Gaps            uint64           `json:"gaps"`
 	GapTime         float64          `json:"gap_time"`
+	Taps            uint64           `json:"taps" jsonschema_description:"Taps that were opened."`
 }
 
 // adminRefusal is a reload that was refused.

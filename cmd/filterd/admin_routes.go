@@ -197,7 +197,7 @@ func (a *admin) status(w http.ResponseWriter, _ *http.Request) {
 		Rules: len(c.Rules), Linear: s.Linear,
 		Evaluations: adminEvaluations(s.Evaluations), Channels: newAdminChannels(&s), Modules: []adminModule{}, Webhooks: newAdminWebhooks(c.Webhooks),
 		DeadLetters: s.DeadLetters, DeadLettersLost: s.DeadLettersLost, Unrouted: s.Unrouted, Refused: s.Refused, Taken: s.Taken,
-		Gaps: s.Gaps, GapTime: s.GapTime.Seconds(),
+		Gaps: s.Gaps, GapTime: s.GapTime.Seconds(), Taps: a.taps.Load(),
 	}
 	for _, m := range c.Modules() {
 		status.Modules = append(status.Modules, newAdminModule(m))
@@ -320,6 +320,7 @@ func (a *admin) tap(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer tap.Close()
+	a.taps.Add(1)
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	response := http.NewResponseController(w)
 	sign := time.NewTicker(tapSign)

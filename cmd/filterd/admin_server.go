@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/filterd/filterd/config"
@@ -32,6 +33,7 @@ type admin struct {
 	patience    time.Duration // for a request to arrive; default adminPatience
 	started     time.Time
 	metrics     http.Handler
+	taps        atomic.Uint64   // that were opened
 	refusals    lograte.Limiter // limits the log lines about requests
 	servers     []*http.Server
 	running     sync.WaitGroup

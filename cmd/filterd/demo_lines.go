@@ -26,7 +26,7 @@ func newDemoDisplay(c *cli.Context, run *demoRun, quit func()) (demoDisplay, err
 	if err != nil {
 		return nil, err
 	}
-	view := &demoView{stats: run.stats, styles: newDemoStyles(os.Getenv("NO_COLOR") == "")}
+	view := &demoView{stats: run.stats, styles: newViewStyles(os.Getenv("NO_COLOR") == "")}
 	return &demoScreen{screen: s, view: view}, nil
 }
 

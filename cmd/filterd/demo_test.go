@@ -268,7 +268,7 @@ func fullView(colour bool) *demoView {
 		Channels: map[string]engine.ChannelStats{"PRICE_DATA": {Received: 123456, Invalid: map[filterd.Reason]uint64{filterd.ReasonSchema: 1234}}},
 		Rules:    map[string]engine.RuleStats{"whales": {Matched: 98765, Errors: 4321}},
 	}
-	v := &demoView{stats: func() engine.Stats { return stats }, styles: newDemoStyles(colour)}
+	v := &demoView{stats: func() engine.Stats { return stats }, styles: newViewStyles(colour)}
 	began := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	v.add(demoEvent{Time: began, Event: demoStarted, Start: &demoStart{
 		Broker: "redis-server 7.0.15", URL: "redis://127.0.0.1:54321",

@@ -20,15 +20,15 @@ const (
 	demoPatience = 500 * time.Millisecond
 )
 
-// demoStyles are few and in the sixteen colours that every terminal has, as
+// viewStyles are few and in the sixteen colours that every terminal has, as
 // its owner likes them.
-type demoStyles struct {
+type viewStyles struct {
 	title, faint, name, good, bad, warn, yours lipgloss.Style
 }
 
-func newDemoStyles(colour bool) demoStyles {
+func newViewStyles(colour bool) viewStyles {
 	plain := lipgloss.NewStyle()
-	s := demoStyles{title: plain.Bold(true), faint: plain.Faint(true), name: plain.Bold(true), good: plain, bad: plain.Bold(true), warn: plain, yours: plain.Reverse(true)}
+	s := viewStyles{title: plain.Bold(true), faint: plain.Faint(true), name: plain.Bold(true), good: plain, bad: plain.Bold(true), warn: plain, yours: plain.Reverse(true)}
 	if colour {
 		s.title = s.title.Foreground(lipgloss.Cyan)
 		s.good = s.good.Foreground(lipgloss.Green)
@@ -43,7 +43,7 @@ func newDemoStyles(colour bool) demoStyles {
 // one goroutine.
 type demoView struct {
 	stats  func() engine.Stats
-	styles demoStyles
+	styles viewStyles
 
 	start   *demoStart // nil until the demo runs
 	began   time.Time

@@ -105,7 +105,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			runCommand(), demoCommand(), checkCommand(), testCommand(), explainCommand(), evalCommand(), replayCommand(),
-			publishCommand(), tailCommand(), dlqCommand(), benchCommand(), wasmCommand(), schemaCommand(), rawRelayCommand(),
+			publishCommand(), tailCommand(), statusCommand(), gapsCommand(), topCommand(), dlqCommand(), benchCommand(), wasmCommand(), schemaCommand(), rawRelayCommand(),
 		},
 	}
 	finish(app.Commands)

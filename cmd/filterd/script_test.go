@@ -35,10 +35,14 @@ func TestMain(m *testing.M) {
 //	patterns N             waits until that many patterns have subscribers
 //	cut N                  waits until Redis has processed N more commands, then cuts its youngest subscriber off
 //	ids STREAM             sets ID1, ID2, … to the IDs of a stream's entries
+//	tapped N               waits until the daemon at $ADMIN has been asked for N taps
+//	refused N              waits until it has refused N reloads
+//	gap                    waits until it has seen a gap, and is ready again
+//	answering              waits until it answers
 //	sigterm                sends SIGTERM to the last command in the background
 //	assemble FROM TO       writes the bytes that a text lists: see assemble
 //
-// $EXAMPLES is the folder wasm-examples, $PROBE a module for tests, $BIN that of the command filterd.
+// $ADMIN is an address that is free, $EXAMPLES is the folder wasm-examples, $PROBE a module for tests, $BIN that of the command filterd.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
@@ -48,6 +52,8 @@ func TestScripts(t *testing.T) {
 			env.Defer(func() { _ = rdb.Close(); server.Stop() })
 			env.Values["redis"] = rdb
 			env.Setenv("REDIS_URL", server.URL())
+			env.Setenv("REDIS_ADMIN", "http://"+server.Addr)
+			env.Setenv("ADMIN", freeAddress(t))
 			examples, err := filepath.Abs("../../wasm-examples")
 			env.Setenv("EXAMPLES", examples)
 			env.Setenv("PROBE", filepath.Join(filepath.Dir(examples), "filters/wasmfilter/testdata/probe.wasm"))
@@ -64,6 +70,10 @@ func TestScripts(t *testing.T) {
 			"cut":        cut,
 			"sigterm":    sigterm,
 			"ids":        ids,
+			"tapped":     tapped,
+			"refused":    refused,
+			"gap":        gapSeen,
+			"answering":  answering,
 			"assemble":   assembleCommand,
 		},
 		RequireExplicitExec: false,

@@ -12,24 +12,30 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/engine"
 	"github.com/filterd/filterd/pubsub"
 )
 
 func tailCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "tail",
-		Usage:     "print messages as they come",
+		Usage:     "print messages as they come, or what a rule makes of them",
 		ArgsUsage: "CHANNEL…",
 		Description: "A CHANNEL may be a glob such as 'prices.*'. Messages that break their channel's contract are shown on\n" +
 			"standard error, with the reason.\n\n" +
-			"Example: filterd tail PRICE_DATA --where 'data.price > 100'",
-		Flags: []cli.Flag{
-			configFlag(), urlFlag(),
+			"With --rule it prints what a rule of a running daemon makes of its messages: a sample, of as many in a second\n" +
+			"as --rate says. The daemon is that of the config file's section server, or of --admin; its token is needed.\n\n" +
+			"Example: filterd tail PRICE_DATA --where 'data.price > 100'\n" +
+			"Example: filterd tail --rule whales --outcome kept,failed",
+		Flags: append(adminFlags(), urlFlag(),
+			&cli.StringFlag{Name: "rule", Aliases: []string{"r"}, Usage: "show what the rule of this `NAME` makes of messages"},
+			&cli.StringFlag{Name: "outcome", Usage: "only these `OUTCOMES`: kept, not_kept, filtered, failed, invalid, with commas between"},
+			&cli.IntFlag{Name: "rate", Usage: "at most `N` messages in a second, up to 1000", Value: engine.DefaultTapRate},
 			&cli.StringFlag{Name: "where", Usage: "only messages for which `EXPR` is true"},
 			&cli.IntFlag{Name: "count", Aliases: []string{"n"}, Usage: "end after `N` messages"},
 			profileFlag(),
 			outputFlag(),
-		},
+		),
 		Action: tail,
 	}
 }
@@ -38,11 +44,19 @@ func tailCommand() *cli.Command {
 func isMissing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 func tail(c *cli.Context) error {
-	if c.NArg() == 0 {
-		return usage("tail needs a channel\nRun 'filterd tail --help' for usage")
-	}
 	if c.Int("count") < 0 {
 		return usage("--count %d: want more than 0", c.Int("count"))
+	}
+	if c.IsSet("rule") {
+		return tailRule(c)
+	}
+	for _, name := range []string{"outcome", "rate", "admin", "token-file", "ca"} {
+		if c.IsSet(name) {
+			return usage("--%s: want --rule as well", name)
+		}
+	}
+	if c.NArg() == 0 {
+		return usage("tail needs a channel, or --rule\nRun 'filterd tail --help' for usage")
 	}
 	var where filterd.Filter
 	if c.IsSet("where") {
