@@ -6,7 +6,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 )
 
@@ -36,6 +35,11 @@ func TestRunPostsToWebhooks(t *testing.T) {
 rules:
   r: {from: in, to: {webhook: ops}, on_error: dead_letter, dead_letter: {stream: dead}}
 `)
+	t.Cleanup(func() { // after the daemon's end
+		if lines := d.log.lines("webhook"); len(lines) != 1 || lines[0]["webhook"] != "ops" || lines[0]["attempts"] != 3.0 || lines[0]["delivered"] != 1.0 || lines[0]["failed_refused"] != 1.0 {
+			t.Errorf("%v", lines)
+		}
+	})
 	d.start()
 	d.must(d.rdb.Publish(d.Context(), "in", `{"a":1}`).Err())
 	d.must(d.rdb.Publish(d.Context(), "in", `{"a":"bad"}`).Err())
@@ -67,10 +71,5 @@ rules:
 	status := getJSON[adminStatus](t, request{url: d.serving("server.listen") + "/api/v1/status", token: testToken})
 	if len(status.Webhooks) != 1 || status.Webhooks[0].Webhook != "ops" || status.Webhooks[0].Attempts != 3 || status.Webhooks[0].Breaker != "closed" {
 		t.Errorf("%+v", status.Webhooks)
-	}
-	d.must(d.cmd.Process.Signal(syscall.SIGTERM))
-	d.waitFor("stopped", 1, "")
-	if lines := d.log.lines("webhook"); len(lines) != 1 || lines[0]["webhook"] != "ops" || lines[0]["attempts"] != 3.0 || lines[0]["delivered"] != 1.0 || lines[0]["failed_refused"] != 1.0 {
-		t.Errorf("%v", lines)
 	}
 }
