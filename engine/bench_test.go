@@ -3,7 +3,10 @@ package engine_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/expr-lang/expr"
 
@@ -75,3 +78,45 @@ func TestProcessAllocates(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// BenchmarkBatch measures one rule on batches of different messages, as a source
+// hands them over, up to a sink that does nothing: a message each.
+func BenchmarkBatch(b *testing.B) {
+	for _, test := range []struct{ name, limit string }{{"kept", "10000"}, {"dropped", "1000000"}} {
+		b.Run(test.name, func(b *testing.B) {
+			e := newEngine(b, engine.Config{
+				Table: table(b, engine.Rule{Name: "r", From: []string{"in"}, When: when(`data.symbol == "BTC-USD" && data.price * data.qty > ` + test.limit), To: to("out")}),
+				Sink:  filterd.SinkFunc(func(context.Context, []filterd.Delivery) {}),
+			})
+			batch := make([]*filterd.Message, 256)
+			payloads := make([][]byte, len(batch))
+			for i := range batch {
+				batch[i] = &filterd.Message{Channel: "in", Received: time.Now()}
+				payloads[i] = []byte(strings.NewReplacer(`"id":"000000000001"`, fmt.Sprintf(`"id":"%012d"`, 1+i), "60000.5", fmt.Sprintf("6%04d.5", i), `"trade":1`, fmt.Sprintf(`"trade":%d`, i%10)).Replace(trade))
+			}
+			b.ReportAllocs()
+			err := e.Run(b.Context(), sourceFunc(func(ctx context.Context, h filterd.Handler) error {
+				for i := 0; b.Loop(); i = (i + 1) % len(batch) {
+					if i > 0 {
+						continue
+					}
+					for i, m := range batch {
+						m.Reset(payloads[i])
+					}
+					h.Messages(ctx, batch)
+				}
+				return nil
+			}))
+			if err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}
+
+// A sourceFunc is a source that subscribes to nothing.
+type sourceFunc func(ctx context.Context, h filterd.Handler) error
+
+func (sourceFunc) Subscribe(filterd.Subscriptions) {}
+
+func (f sourceFunc) Run(ctx context.Context, h filterd.Handler) error { return f(ctx, h) }
