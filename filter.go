@@ -234,6 +234,18 @@ type Forker interface {
 	Fork() Handler
 }
 
+// A Beginner is a Handler that can take the next batch before it is done with the
+// last one.
+type Beginner interface {
+	Handler
+	// Begin is Messages, but may leave unfinished what needs the messages no
+	// more, such as to wait for the outcomes of what it has published. The
+	// source calls End before it waits for something to come, and when it ends.
+	Begin(ctx context.Context, batch []*Message)
+	// End finishes what Begin has left.
+	End()
+}
+
 // A Gap is a span in which pub/sub messages may have been missed, or were
 // received and never handled because a drain ran out of time.
 type Gap struct {
@@ -258,6 +270,23 @@ type Sink interface {
 	// Deliver delivers a batch in order and writes the outcome of each
 	// delivery into it. It borrows the batch. Safe for concurrent use.
 	Deliver(ctx context.Context, batch []Delivery)
+}
+
+// A Starter is a Sink that can be given the next batch before the outcomes of the
+// last one are known.
+type Starter interface {
+	Sink
+	// Start is Deliver, but returns when the deliveries are on their way, in
+	// order with those of others. The payloads are borrowed until then. The
+	// outcomes are in the batch after Finish, which must be called once; nil
+	// says that they are there.
+	Start(ctx context.Context, batch []Delivery) Started
+}
+
+// Started is what [Starter] has left.
+type Started interface {
+	// Finish waits for the outcomes.
+	Finish()
 }
 
 // SinkFunc makes a sink of a function.

@@ -435,6 +435,7 @@ func (e *Engine) fail(rule string, err error) {
 type handler struct {
 	engine *Engine
 	worker *worker
+	held   *generation // of what the worker has begun; nil: nothing
 }
 
 // Fork implements [filterd.Forker].
@@ -442,20 +443,45 @@ func (h *handler) Fork() filterd.Handler { return &handler{engine: h.engine} }
 
 // Messages implements [filterd.Handler].
 func (h *handler) Messages(ctx context.Context, batch []*filterd.Message) {
+	h.Begin(ctx, batch)
+	h.End()
+}
+
+// Begin implements [filterd.Beginner]: the outcomes of what was published are
+// left to be counted. The generation stays in use until they are.
+func (h *handler) Begin(ctx context.Context, batch []*filterd.Message) {
 	g := h.engine.acquire()
 	if g == nil {
 		h.engine.refuse(batch)
 		return
 	}
-	defer g.release()
 	w := h.workerOf(g)
 	w.ctx = ctx
 	_ = w.run(batch, false) // counted and logged there
-	w.flush(ctx)
+	begun := w.start(ctx)
+	if h.held != nil {
+		h.held.release()
+		h.held = nil
+	}
+	if begun {
+		h.held = g
+	} else {
+		g.release()
+	}
+}
+
+// End implements [filterd.Beginner].
+func (h *handler) End() {
+	if h.held != nil {
+		h.worker.settleFlight()
+		h.held.release()
+		h.held = nil
+	}
 }
 
 // Gap implements [filterd.Handler].
 func (h *handler) Gap(gap filterd.Gap) {
+	h.End()
 	h.engine.counters.gaps.add(gap)
 	g := h.engine.acquire()
 	if g == nil {
@@ -475,6 +501,7 @@ func (h *handler) Gap(gap filterd.Gap) {
 // workerOf returns the handler's worker under a generation.
 func (h *handler) workerOf(g *generation) *worker {
 	if h.worker == nil || h.worker.generation != g {
+		h.End()
 		h.worker = g.newWorker()
 	}
 	return h.worker

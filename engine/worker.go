@@ -26,6 +26,7 @@ type worker struct {
 	last       course // of the last message: mostly it is the next one's, too
 	deliveries []filterd.Delivery
 	outputs    []Output // of the deliveries
+	flight     flight
 }
 
 // A course is where the messages of a channel go, and where they are counted.
@@ -282,6 +283,11 @@ func (w *worker) flush(ctx context.Context) {
 		return
 	}
 	w.engine.config.Sink.Deliver(ctx, w.deliveries)
+	w.settleAll(ctx)
+}
+
+// settleAll counts what became of all deliveries.
+func (w *worker) settleAll(ctx context.Context) {
 	now := time.Now()
 	failed := w.outputs[:0]
 	var errs []error
@@ -313,14 +319,18 @@ func (w *worker) settle(output Output, d *filterd.Delivery, now time.Time) bool 
 	case d.Err != nil:
 		return w.engine.undelivered(w.rules[output.rule.number], output.rule, output.message, d.Err)
 	default:
-		counters := w.rules[output.rule.number]
-		counters.delivered.Add(1)
-		counters.latency.observe(output.message.Received, now)
-		if d.Receivers == 0 && !d.Stream {
-			counters.noReceivers.Add(1)
-		}
+		w.rules[output.rule.number].deliver(d, output.message.Received, now)
 	}
 	return false
+}
+
+// deliver counts a message that was received and delivered by now.
+func (c *ruleCounters) deliver(d *filterd.Delivery, received, now time.Time) {
+	c.delivered.Add(1)
+	c.latency.observe(received, now)
+	if d.Receivers == 0 && !d.Stream {
+		c.noReceivers.Add(1)
+	}
 }
 
 // undelivered counts and reports a message that a rule's target did not take,

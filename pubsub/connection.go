@@ -43,6 +43,10 @@ type connection struct {
 
 	failFast bool // what is wrong now ends the source; run's own
 
+	// read's own: the handler, if it is one, and whether it has begun something.
+	beginner filterd.Beginner
+	begun    bool
+
 	// Durations since begin, so that a step of the wall clock does no harm.
 	seen   atomic.Int64 // when something was last read
 	proven atomic.Int64 // when the last probe that came back, or PING that was answered, was sent
@@ -220,7 +224,12 @@ func later(a, b time.Time) time.Time {
 // can come any more. When handling has ended, messages are lost instead.
 func (c *connection) read(handling context.Context, h filterd.Handler, b *batch, lost *losses) error {
 	var f resp.Frame
+	c.beginner, _ = h.(filterd.Beginner)
+	defer c.finish()
 	for {
+		if c.begun && !c.transport.ready() {
+			c.finish()
+		}
 		if err := c.transport.fill(); err != nil {
 			return broken(err)
 		}
@@ -285,8 +294,25 @@ func (c *connection) handle(handling context.Context, h filterd.Handler, b *batc
 		return
 	}
 	c.busy.Store(true)
-	h.Messages(handling, b.taken())
+	if c.beginner != nil {
+		c.beginner.Begin(handling, b.taken())
+		c.begun = true
+	} else {
+		h.Messages(handling, b.taken())
+	}
 	b.reset()
+	c.waited.Store(c.since(time.Now()))
+	c.busy.Store(false)
+}
+
+// finish lets the handler finish what it has begun.
+func (c *connection) finish() {
+	if !c.begun {
+		return
+	}
+	c.begun = false
+	c.busy.Store(true)
+	c.beginner.End()
 	c.waited.Store(c.since(time.Now()))
 	c.busy.Store(false)
 }

@@ -32,6 +32,9 @@ const (
 // Those who come meanwhile wait, and the first of them leads the next round. So
 // a lone caller meets nobody, many share the way to the server and back, and
 // there is no goroutine of the outlet's own.
+//
+// A lone leader can leave before the replies have come, see Start: then its batch
+// is parked, and whoever leads next reads its replies first.
 type outlet struct {
 	client *redis.Client
 	stamp  func(*filterd.Delivery) // before a delivery is written; nil for none
@@ -46,27 +49,70 @@ type outlet struct {
 	calls   []*call
 	pending []*filterd.Delivery // of the calls, in order
 	out     []byte
-	ends    []int // of the frames in out
+	ends    []int               // of the frames in out
+	parked  *call               // nil: none is
+	unread  []*filterd.Delivery // of the parked call, without their replies
 }
 
-// A call is one Deliver that waits.
+// A call is one Deliver or Start that waits.
 type call struct {
-	ctx   context.Context
-	batch []filterd.Delivery
-	turn  chan bool // capacity 1: true to lead, false when all is done
+	outlet *outlet
+	ctx    context.Context
+	batch  []filterd.Delivery
+	turn   chan bool // capacity 1: true to lead, false when all is done
 }
 
 var calls = sync.Pool{New: func() any { return &call{turn: make(chan bool, 1)} }}
 
 // Deliver implements [filterd.Sink].
 func (o *outlet) Deliver(ctx context.Context, batch []filterd.Delivery) {
-	c := calls.Get().(*call)
-	c.ctx, c.batch = ctx, batch
+	c := o.call(ctx, batch)
 	if o.join(c) {
-		o.round()
+		o.round(false)
 		o.pass()
 	}
-	c.ctx, c.batch = nil, nil
+	c.recycle()
+}
+
+// Start implements [filterd.Starter].
+func (o *outlet) Start(ctx context.Context, batch []filterd.Delivery) filterd.Started {
+	c := o.call(ctx, batch)
+	if o.join(c) {
+		parked := o.round(true)
+		o.pass()
+		if parked {
+			return c
+		}
+	}
+	c.recycle()
+	return nil
+}
+
+// Finish implements [filterd.Started].
+func (c *call) Finish() {
+	o := c.outlet
+	o.mu.Lock()
+	lead := !o.led && o.parked == c
+	if lead {
+		o.led = true
+	}
+	o.mu.Unlock()
+	if lead {
+		o.unpark()
+		o.pass()
+	}
+	<-c.turn
+	c.recycle()
+}
+
+func (o *outlet) call(ctx context.Context, batch []filterd.Delivery) *call {
+	c := calls.Get().(*call)
+	c.outlet, c.ctx, c.batch = o, ctx, batch
+	return c
+}
+
+func (c *call) recycle() {
+	c.outlet, c.ctx, c.batch = nil, nil, nil
 	calls.Put(c)
 }
 
@@ -78,6 +124,7 @@ func (o *outlet) Close() error {
 		o.closing = true
 		return nil
 	}
+	o.unpark()
 	return o.hangUp()
 }
 
@@ -112,14 +159,18 @@ func (o *outlet) join(c *call) bool {
 
 // pass ends a round, and with it the caller's lead.
 func (o *outlet) pass() {
-	for _, c := range o.calls[1:] { // the first is the leader
-		c.turn <- false
+	for i, c := range o.calls {
+		if i > 0 { // the first is the leader
+			c.turn <- false
+		}
 	}
 	clear(o.calls)
 	clear(o.pending)
+	o.calls, o.pending = o.calls[:0], o.pending[:0]
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.closing {
+		o.unpark()
 		_ = o.hangUp() // nobody waits for that
 		o.closing = false
 	}
@@ -128,8 +179,10 @@ func (o *outlet) pass() {
 	}
 }
 
-// round publishes the batches of all who wait.
-func (o *outlet) round() {
+// round publishes the batches of all who wait. It may park that of a leader who
+// is alone, and reports whether it has.
+func (o *outlet) round(park bool) (parked bool) {
+	o.unpark()
 	o.mu.Lock()
 	o.calls = append(o.calls[:0], o.waiting...)
 	clear(o.waiting)
@@ -152,8 +205,16 @@ func (o *outlet) round() {
 		err := o.connect()
 		if err == nil {
 			var written int
-			if written, err = o.publish(rest); err == nil {
-				return
+			written, err = o.write(rest)
+			if err == nil && park && len(o.calls) == 1 {
+				o.parked, o.unread = o.calls[0], append(o.unread, rest...)
+				return true
+			}
+			if failure := o.replies(rest[:written]); failure != nil {
+				err = failure
+			}
+			if err == nil {
+				return false
 			}
 			_ = o.hangUp() // the other error matters
 			if rest = rest[written:]; attempt < attempts {
@@ -163,8 +224,24 @@ func (o *outlet) round() {
 		for _, d := range rest {
 			fail(d, err)
 		}
+		return false
+	}
+	return false
+}
+
+// unpark reads the replies of the parked call.
+func (o *outlet) unpark() {
+	c := o.parked
+	if c == nil {
 		return
 	}
+	o.calls = append(o.calls[:0], c)
+	if o.replies(o.unread) != nil {
+		_ = o.hangUp() // the other error matters, and is in the deliveries
+	}
+	clear(o.unread)
+	o.calls, o.unread, o.parked = o.calls[:0], o.unread[:0], nil
+	c.turn <- false
 }
 
 // connect makes a connection unless there is one.
@@ -207,7 +284,7 @@ func (o *outlet) watch(w *wire) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		switch {
-		case o.led:
+		case o.led || o.parked != nil:
 			o.watch(w)
 		case o.wire != w: // it has ended
 		case isClosed(o.client):
@@ -218,10 +295,9 @@ func (o *outlet) watch(w *wire) {
 	})
 }
 
-// publish writes deliveries and reads the replies. It returns how many were
-// written, of which each has its outcome, and why the connection is of no more
-// use.
-func (o *outlet) publish(deliveries []*filterd.Delivery) (written int, err error) {
+// write writes deliveries. It returns how many were written, and why the
+// connection is of no more use.
+func (o *outlet) write(deliveries []*filterd.Delivery) (written int, err error) {
 	for written < len(deliveries) && err == nil {
 		o.out, o.ends = o.out[:0], o.ends[:0]
 		for _, d := range deliveries[written:] {
@@ -253,45 +329,50 @@ func (o *outlet) publish(deliveries []*filterd.Delivery) (written int, err error
 	if cap(o.out) > keepOut {
 		o.out = nil
 	}
-	answered, failure := o.replies(deliveries[:written])
-	if failure != nil {
-		err = failure
-		for _, d := range deliveries[answered:written] {
-			fail(d, fmt.Errorf("no reply: %w", failure))
-		}
-	}
 	return written, err
 }
 
-// replies reads the outcomes of deliveries, and returns how many came.
-func (o *outlet) replies(deliveries []*filterd.Delivery) (count int, err error) {
+// replies reads the outcomes of deliveries. The error, which those without an
+// outcome have, is why the connection is of no more use.
+func (o *outlet) replies(deliveries []*filterd.Delivery) error {
 	var f resp.Frame
-	for count < len(deliveries) {
-		ok, err := o.wire.Next(&f)
-		switch {
-		case err != nil:
-			return count, err
-		case !ok:
-			if err := o.wire.conn.SetReadDeadline(o.deadline(o.client.Options().ReadTimeout)); err != nil {
-				return count, err
+	for i, d := range deliveries {
+		if err := o.reply(&f, d); err != nil {
+			for _, d := range deliveries[i:] {
+				fail(d, fmt.Errorf("no reply: %w", err))
 			}
-			if err := o.wire.Fill(); err != nil {
-				return count, err
-			}
-			continue
+			return err
 		}
-		d := deliveries[count]
-		switch f.Kind {
-		case resp.Integer:
-			d.Receivers, d.Err = f.Number, nil
-		case resp.Error:
-			fail(d, replyError(f.Payload))
-		default:
-			return count, fmt.Errorf("unexpected reply: %s %s", f.Verb, f.Payload)
-		}
-		count++
 	}
-	return count, nil
+	return nil
+}
+
+// reply reads the outcome of a delivery.
+func (o *outlet) reply(f *resp.Frame, d *filterd.Delivery) error {
+	for {
+		ok, err := o.wire.Next(f)
+		if err != nil {
+			return err
+		}
+		if ok {
+			break
+		}
+		if err := o.wire.conn.SetReadDeadline(o.deadline(o.client.Options().ReadTimeout)); err != nil {
+			return err
+		}
+		if err := o.wire.Fill(); err != nil {
+			return err
+		}
+	}
+	switch f.Kind {
+	case resp.Integer:
+		d.Receivers, d.Err = f.Number, nil
+	case resp.Error:
+		fail(d, replyError(f.Payload))
+	default:
+		return fmt.Errorf("unexpected reply: %s %s", f.Verb, f.Payload)
+	}
+	return nil
 }
 
 // deadline returns until when the round may take for what begins now: as long

@@ -84,6 +84,12 @@ func (r *relayed) receive() (resp.Frame, error) {
 	}
 }
 
+func (r *relayed) ready() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.waiting) > 0
+}
+
 func (r *relayed) fill() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,7 +14,7 @@ type Sink struct {
 	streams appender
 }
 
-var _ filterd.Sink = (*Sink)(nil)
+var _ filterd.Starter = (*Sink)(nil)
 
 // NewSink makes a sink that publishes through rdb, which stays the caller's. If
 // rdb is a [*redis.Client], the sink has one connection of its own: it is made
@@ -38,13 +38,7 @@ func NewSink(rdb redis.UniversalClient) *Sink {
 // published. What could not even be written, because the connection was gone,
 // is written to a new one, once.
 func (s *Sink) Deliver(ctx context.Context, batch []filterd.Delivery) {
-	streams := 0
-	for i := range batch {
-		if batch[i].Stream {
-			streams++
-		}
-	}
-	switch {
+	switch streams := streamsOf(batch); {
 	case len(batch) == 0:
 	case streams == 0:
 		s.to.Deliver(ctx, batch)
@@ -53,6 +47,27 @@ func (s *Sink) Deliver(ctx context.Context, batch []filterd.Delivery) {
 	default:
 		s.both(ctx, batch)
 	}
+}
+
+// Start implements [filterd.Starter]: on one server it doesn't wait for the
+// replies to a batch for channels. They are read by Finish, or by the next
+// Deliver or Start of anybody.
+func (s *Sink) Start(ctx context.Context, batch []filterd.Delivery) filterd.Started {
+	if o, ok := s.to.(*outlet); ok && len(batch) > 0 && streamsOf(batch) == 0 {
+		return o.Start(ctx, batch)
+	}
+	s.Deliver(ctx, batch)
+	return nil
+}
+
+// streamsOf returns how many deliveries go to streams.
+func streamsOf(batch []filterd.Delivery) (count int) {
+	for i := range batch {
+		if batch[i].Stream {
+			count++
+		}
+	}
+	return count
 }
 
 // both delivers a batch for channels and streams.

@@ -16,6 +16,9 @@ import (
 type transport interface {
 	// send sends a command. The answers come to next.
 	send(name string, args ...string) error
+	// ready reports whether fill would not wait. It may say no where it would
+	// not.
+	ready() bool
 	// fill waits for something to come. It ends the life of what next
 	// returned.
 	fill() error
@@ -101,6 +104,7 @@ func (w *wire) send(name string, args ...string) error {
 	return err
 }
 
+func (w *wire) ready() bool                      { return !quiet(w.conn) }
 func (w *wire) fill() error                      { return w.Fill() }
 func (w *wire) next(f *resp.Frame) (bool, error) { return w.Next(f) }
 

@@ -66,7 +66,7 @@ func TestAllocations(t *testing.T) {
 				if err := send(server.Addr, commands); err != nil {
 					t.Fatal(err)
 				}
-				for deadline := time.Now().Add(time.Minute); e.Stats().Channels["in"].Received < count; time.Sleep(20 * time.Millisecond) {
+				for deadline := time.Now().Add(time.Minute); e.Stats().Channels["in"].Received < count; time.Sleep(200 * time.Millisecond) {
 					if time.Now().After(deadline) {
 						t.Fatal("the messages did not come")
 					}
