@@ -253,6 +253,7 @@ type Gap struct {
 	From     time.Time // when the connection was last known to live, or the oldest such message came
 	To       time.Time // when the subscriptions were confirmed again, or the source ended
 	Reason   string    // what broke the connection, or ended the drain
+	Sharded  bool      // the channels are sharded ones
 
 	// Of messages that stamps show to be missing: who published them, how many
 	// they are, exactly, and their channel in Channels. From is when the last

@@ -197,7 +197,7 @@ func describe(c *Config) string {
 	}
 	for _, r := range c.Rules {
 		fmt.Fprintf(&b, "rule %s: from %q, when %v, allow %q, on_error %q, dead_letter %q, overflow %q, loop %v\n",
-			r.Name, r.From, r.When, r.Allow, r.OnError, r.DeadLetter, r.Overflow, r.LoopAllowed)
+			r.Name, r.Sources(), r.When, r.Allow, r.OnError, r.DeadLetter, r.Overflow, r.LoopAllowed)
 		if r.OnGap {
 			fmt.Fprintln(&b, "  on gap")
 		}

@@ -32,7 +32,7 @@ type placed struct {
 // find returns the place of one of the fields of [engine.RuleError].
 func (r *ruleNodes) find(field string, index int) (string, *node) {
 	key, n := r.whole.get(field)
-	if field == "streams" {
+	if field == "streams" || field == "sharded" {
 		key, n = r.whole.get("from")
 	}
 	if n == nil {
@@ -152,7 +152,7 @@ func (l *loader) rule(key string, e entry) {
 // sources reads where a rule's messages come from: a channel, a glob or a
 // stream, or a list of these.
 func (l *loader) sources(key string, n *node, nodes *ruleNodes, r *engine.Rule) {
-	const what = "a channel, {stream: name} or a list of these"
+	const what = "a channel, {stream: name}, {sharded: channel} or a list of these"
 	items := []placed{{key, n}}
 	if n.kind == listNode {
 		items = nil
@@ -166,6 +166,14 @@ func (l *loader) sources(key string, n *node, nodes *ruleNodes, r *engine.Rule) 
 	ok := len(items) > 0
 	for _, item := range items {
 		switch n := item.node; {
+		case n.kind == mappingNode && n.get("sharded") != nil:
+			if name := l.shardedChannel(item.key, n); name != "" {
+				r.Sharded = append(r.Sharded, name)
+				nodes.lists["sharded"] = append(nodes.lists["sharded"], item)
+			} else {
+				ok = false
+			}
+			continue
 		case n.kind == mappingNode:
 			if s, fine := l.streamSource(item.key, n); fine {
 				r.Streams = append(r.Streams, s)
@@ -190,6 +198,19 @@ func (l *loader) sources(key string, n *node, nodes *ruleNodes, r *engine.Rule) 
 	if !ok {
 		nodes.faulty = append(nodes.faulty, "from")
 	}
+}
+
+// shardedChannel reads {sharded: channel} under from; the name is empty if it
+// is wrong.
+func (l *loader) shardedChannel(key string, n *node) string {
+	s, ok := l.section(key, n, shardedKeys)
+	if !ok {
+		return ""
+	}
+	if key, n := s.get("sharded"); l.refuseReference(key, n) {
+		return ""
+	}
+	return l.optionalText(s, "sharded")
 }
 
 // streamSource reads {stream: name} under from.
@@ -446,10 +467,10 @@ func computedAnyhow() engine.Target {
 }
 
 // anyTarget is what can stand under to.
-const anyTarget = "a channel, ${expression}, {stream: name}, {webhook: name}, {callback: name} or {log: level}"
+const anyTarget = "a channel, ${expression}, {stream: name}, {sharded: channel}, {webhook: name}, {callback: name} or {log: level}"
 
 // targetKinds are the keys that say what a target is.
-var targetKinds = []string{"stream", "webhook", "callback", "log"}
+var targetKinds = []string{"stream", "sharded", "webhook", "callback", "log"}
 
 // otherTarget reads a target that is no channel.
 func (l *loader) otherTarget(key string, n *node) engine.Target {
@@ -487,6 +508,10 @@ func (l *loader) otherTarget(key string, n *node) engine.Target {
 		}
 		if to.Stream != "" {
 			return to
+		}
+	case "sharded":
+		if name := l.optionalText(s, "sharded"); name != "" && !l.refuseReference(at, value) {
+			return engine.Target{Sharded: name}
 		}
 	case "webhook":
 		return l.webhookTarget(at, value)

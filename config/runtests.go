@@ -34,7 +34,7 @@ func (c *Config) RunTests() (_ []TestResult, err error) {
 	processor := table.NewProcessor()
 	results := make([]TestResult, len(c.Tests))
 	for i, test := range c.Tests {
-		m := &filterd.Message{Channel: test.Channel, Payload: test.Payload(c.Registry)}
+		m := &filterd.Message{Channel: test.Channel, Sharded: test.Sharded, Payload: test.Payload(c.Registry)}
 		if test.Stream {
 			m.ID = testID
 		}

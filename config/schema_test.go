@@ -164,7 +164,7 @@ func (members) JSONSchema() *generator.Schema {
 }
 
 func (sources) JSONSchema() *generator.Schema {
-	return oneOrMore(anyOf(anyText(), object(&streamSourceSpec{})))
+	return oneOrMore(anyOf(anyText(), object(&streamSourceSpec{}), object(&shardedSourceSpec{})))
 }
 
 func (deadLetter) JSONSchema() *generator.Schema {
@@ -176,7 +176,7 @@ func durationText() *generator.Schema {
 }
 
 func (targets) JSONSchema() *generator.Schema {
-	s := oneOrMore(anyOf(anyText(), object(&streamSpec{}), object(&webhookTargetSpec{}), object(&callbackSpec{}), object(&logSpec{})))
+	s := oneOrMore(anyOf(anyText(), object(&streamSpec{}), object(&shardedSpec{}), object(&webhookTargetSpec{}), object(&callbackSpec{}), object(&logSpec{})))
 	s.AnyOf[len(s.AnyOf)-1].MaxItems = pointer(32)
 	return s
 }

@@ -93,7 +93,7 @@ type ruleSpec struct {
 	Wasm       string     `json:"wasm,omitempty" jsonschema_description:"The module, of those under modules, that treats the messages that when keeps: it may drop them, replace them, or emit others."`
 	Key        condition  `json:"key,omitempty" jsonschema_description:"An expression: messages of one channel with the same value are treated in order by the module and by webhooks, and are one key to overflow: conflate. Default: all messages of a channel are."`
 	Set        members    `json:"set,omitempty" jsonschema_description:"Members of data to add or replace, in this order. A text is an expression; a number, a boolean and null stand for themselves. The rest of the payload keeps its bytes."`
-	To         targets    `json:"to" jsonschema_description:"Where the messages go: a channel, ${expression} that yields the name of one, {stream: name}, {webhook: name}, {callback: name}, {log: level}, or a list of these, at most 32."`
+	To         targets    `json:"to" jsonschema_description:"Where the messages go: a channel, ${expression} that yields the name of one, {stream: name}, {sharded: channel}, {webhook: name}, {callback: name}, {log: level}, or a list of these, at most 32."`
 	Allow      names      `json:"allow,omitempty" jsonschema_description:"The channels, or globs of channels, that ${expression} under to may yield."`
 	OnError    onError    `json:"on_error,omitempty" default:"drop" jsonschema_description:"What happens to a message that the rule fails on; it is counted in any case. pass: it goes on as it came in. halt: the daemon stops."`
 	DeadLetter deadLetter `json:"dead_letter,omitempty" jsonschema_description:"The channel, or {stream: name}, for on_error: dead_letter."`
@@ -101,6 +101,14 @@ type ruleSpec struct {
 	OnGap      boolean    `json:"on_gap,omitempty" default:"false" jsonschema_description:"Whether the rule's targets, but for ${expression}, also get an event of type io.filterd.gap.v1 for every span in which messages of the rule's channels may have been missed. when, wasm and set are not asked."`
 	Loop       loop       `json:"loop,omitempty" jsonschema_description:"allowed turns the error that messages may come back to the rule into a warning. The rule then takes events only, and each may pass 8 times."`
 	Tests      []testSpec `json:"tests,omitempty" jsonschema_description:"What the rule does with example messages; filterd test runs them."`
+}
+
+type shardedSourceSpec struct {
+	Sharded word `json:"sharded" jsonschema_description:"A sharded channel: in a Cluster, of the server that has its slot. It is another one than the channel of the same name."`
+}
+
+type shardedSpec struct {
+	Sharded word `json:"sharded" jsonschema_description:"Publishes the message to this sharded channel."`
 }
 
 type streamSourceSpec struct {
@@ -201,9 +209,10 @@ var (
 	moduleKeys       = keysOf[moduleSpec]()
 	webhookKeys      = keysOf[webhookSpec]()
 	ruleKeys         = keysOf[ruleSpec]()
-	targetKeys       = slices.Concat(keysOf[streamSpec](), keysOf[webhookTargetSpec](), keysOf[callbackSpec](), keysOf[logSpec]())
+	targetKeys       = slices.Concat(keysOf[streamSpec](), keysOf[shardedSpec](), keysOf[webhookTargetSpec](), keysOf[callbackSpec](), keysOf[logSpec]())
 	deadLetterKeys   = keysOf[deadLetterSpec]()
 	streamSourceKeys = keysOf[streamSourceSpec]()
+	shardedKeys      = keysOf[shardedSourceSpec]()
 	testKeys         = keysOf[testSpec]()
 	validateKeys     = keysOf[sampleSpec]()
 	serverKeys       = keysOf[serverSpec]()

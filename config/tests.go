@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/engine"
@@ -31,6 +32,7 @@ type Test struct {
 	// stream.
 	Channel string
 	Stream  bool
+	Sharded bool // it is a sharded channel
 	// Raw says that In is the payload itself. Otherwise In is the data, as
 	// compact JSON, and wants an event around it where the contract does.
 	Raw bool
@@ -103,7 +105,10 @@ func (l *loader) testChannel(key string, s section, t *Test, r engine.Rule) {
 				return
 			}
 		}
-		if len(r.From)+len(r.Streams) > 0 {
+		if t.Sharded = slices.Contains(r.Sharded, t.Channel); t.Sharded {
+			return
+		}
+		if len(r.From)+len(r.Streams)+len(r.Sharded) > 0 {
 			l.fail(channelKey, n, "", "the rule takes no messages from %s", quote(t.Channel))
 		}
 		return
@@ -116,6 +121,8 @@ func (l *loader) testChannel(key string, s section, t *Test, r engine.Rule) {
 	}
 	if len(r.Streams) > 0 {
 		t.Channel, t.Stream = r.Streams[0].Name, true
+	} else if len(r.Sharded) > 0 {
+		t.Channel, t.Sharded = r.Sharded[0], true
 	} else if len(r.From) > 0 {
 		l.fail(key, s.node, "add channel", "which channel? the rule takes patterns only")
 	}

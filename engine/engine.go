@@ -212,7 +212,7 @@ func (e *Engine) closeRetired(key laneKey) {
 func (t *Table) needsSink() bool {
 	for _, r := range t.rules {
 		for _, to := range r.To {
-			if to.Channel != "" || to.Stream != "" || to.Computed != nil {
+			if to.Channel != "" || to.Stream != "" || to.Sharded != "" || to.Computed != nil {
 				return true
 			}
 		}

@@ -54,7 +54,7 @@ func (r *rule) checkGaps(d Definition) []*RuleError {
 	var faults []*RuleError
 	sample, able := gapEvent(&filterd.Gap{Reason: "sample"}, []string{"sample"}), false
 	for i, to := range r.To {
-		name := to.Channel + to.Stream
+		name := to.Channel + to.Stream + to.Sharded
 		if able = able || to.Computed == nil; name == "" || filterd.IsGlob(to.Channel) {
 			continue
 		}
@@ -107,6 +107,10 @@ func silence(gap *filterd.Gap) func(r *rule) []string {
 		silent[channel] = true
 	}
 	return func(r *rule) []string {
-		return slices.DeleteFunc(slices.Clone(r.From), func(from string) bool { return !silent[from] })
+		sources := r.From
+		if gap.Sharded {
+			sources = r.Sharded
+		}
+		return slices.DeleteFunc(slices.Clone(sources), func(from string) bool { return !silent[from] })
 	}
 }

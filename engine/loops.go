@@ -55,13 +55,17 @@ const maxCycleShown = 64
 
 // A place is a channel, a glob of channels, or a stream.
 type place struct {
-	name   string
-	stream bool
+	name    string
+	stream  bool
+	sharded bool // a sharded channel
 }
 
 func (p place) String() string {
 	if p.stream {
 		return "stream " + p.name
+	}
+	if p.sharded {
+		return "sharded " + p.name
 	}
 	return p.name
 }
@@ -82,7 +86,8 @@ func newGraph(t *Table) *graph {
 		g.next = append(g.next, nil)
 		return len(g.next) - 1
 	}
-	names, globs, streams := make(map[string]int), make(map[*filterd.Glob]int), make(map[string]int)
+	names, globs := make(map[string]int), make(map[*filterd.Glob]int)
+	others := make(map[place]int) // streams and sharded channels
 	for _, r := range t.rules {
 		for _, name := range r.names {
 			if _, ok := names[name]; !ok {
@@ -96,11 +101,11 @@ func newGraph(t *Table) *graph {
 			}
 			g.next[globs[glob]] = append(g.next[globs[glob]], r.number)
 		}
-		for _, s := range r.Streams {
-			if _, ok := streams[s.Name]; !ok {
-				streams[s.Name] = node(place{s.Name, true})
+		for _, p := range r.places() {
+			if _, ok := others[p]; !ok {
+				others[p] = node(p)
 			}
-			g.next[streams[s.Name]] = append(g.next[streams[s.Name]], r.number)
+			g.next[others[p]] = append(g.next[others[p]], r.number)
 		}
 	}
 	outputs := make(map[place]int)
@@ -108,9 +113,9 @@ func newGraph(t *Table) *graph {
 		for _, to := range r.outputs(t.registry) {
 			if _, ok := outputs[to]; !ok {
 				outputs[to] = node(to)
-				if source, read := streams[to.name]; to.stream && read {
+				if source, read := others[to]; read {
 					g.next[outputs[to]] = []int{source}
-				} else if !to.stream {
+				} else if !to.stream && !to.sharded {
 					g.next[outputs[to]] = sources(to.name, names, globs)
 				}
 			}
@@ -147,12 +152,15 @@ func (r *rule) outputs(registry *filterd.Registry) []place {
 	var outputs []place
 	add := func(name string, stream bool) {
 		if name != "" {
-			outputs = append(outputs, place{name, stream})
+			outputs = append(outputs, place{name: name, stream: stream})
 		}
 	}
 	for _, to := range r.To {
 		add(to.Channel, false)
 		add(to.Stream, true)
+		if to.Sharded != "" {
+			outputs = append(outputs, place{name: to.Sharded, sharded: true})
+		}
 	}
 	for _, allow := range r.Allow {
 		add(allow, false)
@@ -170,8 +178,8 @@ func (r *rule) outputs(registry *filterd.Registry) []place {
 			}
 		}
 	}
-	for _, s := range r.Streams {
-		c := registry.Lookup(s.Name)
+	for _, p := range r.places() {
+		c := registry.Lookup(p.name)
 		add(c.DeadLetter, c.DeadLetterStream)
 	}
 	return outputs
@@ -276,6 +284,9 @@ func (g *graph) target(r *rule, path []int) int {
 	return max(0, slices.IndexFunc(r.To, func(to Target) bool {
 		if output.stream {
 			return to.Stream == output.name
+		}
+		if output.sharded {
+			return to.Sharded == output.name
 		}
 		return to.Channel == output.name || to.Computed != nil && slices.Contains(r.Allow, output.name)
 	}))

@@ -81,6 +81,7 @@ type Output struct {
 	// Stream says that Channel is a stream, which keeps about MaxLen entries,
 	// or all if that is 0.
 	Stream   bool
+	Sharded  bool // Channel is a sharded one
 	MaxLen   int64
 	Callback string
 	Webhook  string
@@ -444,6 +445,8 @@ func (b *boundProgram) conflationKey(at int, m *filterd.Message) (string, error)
 func (to *Target) aim(o *Output) {
 	if o.Channel, o.Callback, o.Webhook, o.Log = to.Channel, to.Callback, to.Webhook, to.Log; to.Stream != "" {
 		o.Channel, o.Stream, o.MaxLen = to.Stream, true, to.MaxLen
+	} else if to.Sharded != "" {
+		o.Channel, o.Sharded = to.Sharded, true
 	}
 }
 

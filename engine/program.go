@@ -198,6 +198,14 @@ func (t *Table) prepare() error {
 			return err
 		}
 	}
+	for _, name := range t.sharded {
+		if enough() {
+			return nil
+		}
+		if _, err := t.newRoute(routeKey{channel: name, sharded: true}); err != nil {
+			return err
+		}
+	}
 	for _, s := range t.streams {
 		if enough() {
 			return nil

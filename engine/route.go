@@ -25,7 +25,7 @@ type route struct {
 // takes reports whether a message is on the route.
 func (r *route) takes(m *filterd.Message, only bool) bool {
 	return r.key.channel == m.Channel && r.key.only == only && (only || r.key.pattern == m.Pattern) &&
-		r.key.stream == (m.ID != "") && (only || m.Entry == nil || r.key.group == m.Entry.Group)
+		r.key.stream == (m.ID != "") && r.key.sharded == m.Sharded && (only || m.Entry == nil || r.key.group == m.Entry.Group)
 }
 
 type routeKey struct {
@@ -34,11 +34,12 @@ type routeKey struct {
 	only    bool   // no other copies of the message arrive
 	stream  bool   // channel is a stream
 	group   string // that it is read in
+	sharded bool   // channel is a sharded one
 }
 
 // keyOfRoute returns the key of the route that a message takes.
 func keyOfRoute(m *filterd.Message, only bool) routeKey {
-	key := routeKey{channel: m.Channel, pattern: m.Pattern, only: only, stream: m.ID != ""}
+	key := routeKey{channel: m.Channel, pattern: m.Pattern, only: only, stream: m.ID != "", sharded: m.Sharded}
 	if m.Entry != nil {
 		key.group = m.Entry.Group
 	}
@@ -71,6 +72,10 @@ func (t *Table) newRoute(key routeKey) (*route, error) {
 	var rules []*rule
 	if key.stream {
 		rules = t.fromStream(r)
+	} else if key.sharded {
+		if rules = t.bySharded[key.channel]; len(rules) > 0 {
+			r.primary, r.label = true, key.channel
+		}
 	} else {
 		rules = t.fromChannel(r)
 	}

@@ -25,12 +25,15 @@ type Rule struct {
 	// and unique within a table.
 	Name string
 	// From lists channels, and globs of channels. Required, unless there are
-	// Streams.
+	// Streams, or Sharded channels.
 	From []string
 	// Streams are the streams that the rule takes messages from. An entry is
 	// acknowledged when the rule's targets have it, or OnError has dealt
 	// with it.
 	Streams []filterd.Stream
+	// Sharded are the sharded channels that the rule takes messages from. They
+	// are others than the channels of the same names.
+	Sharded []string
 	// When decides which messages are kept. Nil keeps all.
 	When filterd.Filter
 	// Stage, if not nil, treats the messages that When keeps: a WebAssembly
@@ -73,13 +76,25 @@ type Rule struct {
 }
 
 // Sources names what the rule takes messages from: channels and globs, then
-// streams as "stream NAME".
+// streams as "stream NAME" and sharded channels as "sharded NAME".
 func (r *Rule) Sources() []string {
 	sources := slices.Clone(r.From)
-	for _, s := range r.Streams {
-		sources = append(sources, place{s.Name, true}.String())
+	for _, p := range r.places() {
+		sources = append(sources, p.String())
 	}
 	return sources
+}
+
+// places returns the streams and the sharded channels.
+func (r *Rule) places() []place {
+	var places []place
+	for _, s := range r.Streams {
+		places = append(places, place{name: s.Name, stream: true})
+	}
+	for _, name := range r.Sharded {
+		places = append(places, place{name: name, sharded: true})
+	}
+	return places
 }
 
 // A Member is one member that a rule sets in data: the value of Value, or the
@@ -95,6 +110,7 @@ type Member struct {
 type Target struct {
 	Channel  string        // the name of a channel
 	Stream   string        // the name of a stream
+	Sharded  string        // the name of a sharded channel
 	MaxLen   int64         // about how many entries Stream keeps; 0 keeps all
 	Computed filterd.Value // yields the name of a channel; see Rule.Allow
 	Callback string        // the name of a callback given to Compile

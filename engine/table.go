@@ -30,7 +30,7 @@ type Definition struct {
 // A RuleError is one fault of a rule.
 type RuleError struct {
 	Rule  string // the rule's name
-	Field string // "name", "from", "streams", "when", "set", "to", "allow", "on_error", "dead_letter", "overflow", "on_gap" or "loop"
+	Field string // "name", "from", "streams", "sharded", "when", "set", "to", "allow", "on_error", "dead_letter", "overflow", "on_gap" or "loop"
 	Index int    // the faulty element, where the field is a list
 	Err   error
 }
@@ -54,6 +54,8 @@ type Table struct {
 	stamped     bool             // channels that rules take messages from may be
 	streams     []filterd.Stream // every stream, in the order of names and groups
 	byStream    map[streamKey][]*rule
+	sharded     []string // every sharded channel, sorted
+	bySharded   map[string][]*rule
 	warnings    []*RuleError
 	mu          sync.RWMutex // guards routes and programs
 	routes      map[routeKey]*route
@@ -112,6 +114,7 @@ func Compile(d Definition) (*Table, error) {
 		byName:      make(map[string][]*rule),
 		byGlob:      make(map[*filterd.Glob][]*rule),
 		byStream:    make(map[streamKey][]*rule),
+		bySharded:   make(map[string][]*rule),
 		routes:      make(map[routeKey]*route),
 		programs:    make(map[string]*program),
 		shared:      make(map[crowd]*compiledSet),
@@ -147,6 +150,10 @@ func Compile(d Definition) (*Table, error) {
 			t.byGlob[globs[from]] = append(t.byGlob[globs[from]], r)
 		}
 		faults = append(faults, t.addStreams(r)...)
+		for _, name := range r.Sharded {
+			r.from += "\x03" + name
+			t.bySharded[name] = append(t.bySharded[name], r)
+		}
 		t.rules = append(t.rules, r)
 		if r.OnGap {
 			t.onGap = append(t.onGap, r)
@@ -159,6 +166,7 @@ func Compile(d Definition) (*Table, error) {
 	})
 	t.crowds = findCrowds(t.rules)
 	t.names = slices.Sorted(maps.Keys(t.byName))
+	t.sharded = slices.Sorted(maps.Keys(t.bySharded))
 	for _, text := range slices.Sorted(maps.Keys(globs)) {
 		t.globs = append(t.globs, globs[text])
 	}
@@ -199,7 +207,7 @@ func (t *Table) Rules() []string {
 // and without duplicates; and [filterd.StampsChannel] where one of their channels
 // is stamped.
 func (t *Table) Subscriptions() filterd.Subscriptions {
-	s := filterd.Subscriptions{Channels: slices.Clone(t.names), Streams: slices.Clone(t.streams)}
+	s := filterd.Subscriptions{Channels: slices.Clone(t.names), Streams: slices.Clone(t.streams), Sharded: slices.Clone(t.sharded)}
 	if t.stamped {
 		s.Channels = slices.Insert(s.Channels, 0, filterd.StampsChannel)
 		slices.Sort(s.Channels)
@@ -258,7 +266,7 @@ func (r *rule) check(d Definition) []*RuleError {
 	if r.Name == "" {
 		fail("name", 0, "a rule needs a name")
 	}
-	if len(r.From)+len(r.Streams) == 0 {
+	if len(r.From)+len(r.Streams)+len(r.Sharded) == 0 {
 		fail("from", 0, "a rule needs a channel or a stream to take messages from")
 	}
 	undeclared := func(channel string) bool {
@@ -274,6 +282,20 @@ func (r *rule) check(d Definition) []*RuleError {
 			fail("from", i, "channel %s is not declared%s", from, suggest(from, d.Registry))
 		case len(r.Set) > 0 && d.takesBytes(from):
 			fail("set", 0, "channel %s has envelope bytes: its data has no members", from)
+		}
+	}
+	for i, name := range r.Sharded {
+		switch {
+		case name == "":
+			fail("sharded", i, "the name of a channel is not empty")
+		case filterd.IsGlob(name):
+			fail("sharded", i, "%s is a pattern, which sharded channels have none of", name)
+		case slices.Index(r.Sharded, name) < i:
+			fail("sharded", i, "%s is listed twice", name)
+		case undeclared(name):
+			fail("sharded", i, "channel %s is not declared%s", name, suggest(name, d.Registry))
+		case len(r.Set) > 0 && d.takesBytes(name):
+			fail("set", 0, "channel %s has envelope bytes: its data has no members", name)
 		}
 	}
 	r.Streams = slices.Clone(r.Streams) // they get their defaults
@@ -328,6 +350,12 @@ func (r *rule) check(d Definition) []*RuleError {
 			}
 			if to.MaxLen < 0 {
 				fail("to", i, "maxlen %d: want 1 or more", to.MaxLen)
+			}
+		case to.Sharded != "":
+			if filterd.IsGlob(to.Sharded) {
+				fail("to", i, "%s is a pattern: a target is one channel", to.Sharded)
+			} else if undeclared(to.Sharded) {
+				fail("to", i, "channel %s is not declared%s", to.Sharded, suggest(to.Sharded, d.Registry))
 			}
 		case to.Channel == "":
 			fail("to", i, "the name of a channel is not empty")

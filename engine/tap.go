@@ -94,6 +94,7 @@ type Tapped struct {
 type TappedOutput struct {
 	Channel    string
 	Stream     bool // Channel is a stream
+	Sharded    bool // Channel is a sharded one
 	Callback   string
 	Webhook    string
 	Log        string // the level
@@ -276,7 +277,7 @@ func newTapped(outcome TapOutcome, m *filterd.Message, err error, r *rule, resul
 		if o.rule != r {
 			continue
 		}
-		output := TappedOutput{Channel: o.Channel, Stream: o.Stream, Callback: o.Callback, Webhook: o.Webhook, Bytes: len(o.Payload), DeadLetter: o.DeadLetter}
+		output := TappedOutput{Channel: o.Channel, Stream: o.Stream, Sharded: o.Sharded, Callback: o.Callback, Webhook: o.Webhook, Bytes: len(o.Payload), DeadLetter: o.DeadLetter}
 		if o.Log != nil {
 			output.Log = o.Log.String()
 		}

@@ -274,7 +274,7 @@ func (w *worker) push(j job, to laneKey, size int, key string) {
 
 // delivery returns what a sink is to do for an output to a channel or stream.
 func (o *Output) delivery() filterd.Delivery {
-	return filterd.Delivery{Channel: o.Channel, Payload: o.Payload, Stream: o.Stream, MaxLen: o.MaxLen}
+	return filterd.Delivery{Channel: o.Channel, Payload: o.Payload, Stream: o.Stream, Sharded: o.Sharded, MaxLen: o.MaxLen}
 }
 
 // flush publishes what run left for channels.

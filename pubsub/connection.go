@@ -320,7 +320,7 @@ func (c *connection) finish() {
 // oversize reports a message that was too large to be read.
 func (c *connection) oversize(f *resp.Frame, now time.Time, h filterd.Handler) {
 	gap := filterd.Gap{
-		Channels: []string{through(f).name}, From: now, To: now,
+		Channels: []string{through(f).name}, From: now, To: now, Sharded: c.source.of != nil,
 		Reason: fmt.Sprintf("%d bytes of a message are over the limit of %d", f.Size, c.source.options.MaxMessage),
 	}
 	logGap(c.source.logger, &gap)

@@ -95,7 +95,7 @@ func (o *outages) endings(now time.Time, subs []subscription) []ending {
 		if !known {
 			i = len(endings)
 			index[of] = i
-			endings = append(endings, ending{gap: &filterd.Gap{From: of.from, To: now, Reason: of.reason}})
+			endings = append(endings, ending{gap: &filterd.Gap{From: of.from, To: now, Reason: of.reason, Sharded: sub.sharded}})
 		}
 		e := &endings[i]
 		e.gap.Channels = append(e.gap.Channels, sub.name)

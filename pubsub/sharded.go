@@ -172,7 +172,10 @@ func (s *ShardedSource) Run(ctx context.Context, h filterd.Handler) error {
 	default:
 		return fmt.Errorf("sharded channels need a client of a cluster or of one server, not %T", s.rdb)
 	}
-	if s.options.FailFast {
+	s.mu.Lock()
+	nothing := len(s.wanted) == 0
+	s.mu.Unlock()
+	if s.options.FailFast && !nothing {
 		if err := s.rdb.Ping(ctx).Err(); err != nil {
 			return unreachable(s.rdb, err)
 		}

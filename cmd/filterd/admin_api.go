@@ -267,6 +267,8 @@ func newAdminTapped(t engine.Tapped, skipped uint64) adminTapped {
 			output.To = "log:" + strings.ToLower(o.Log)
 		case o.Stream:
 			output.To = "stream:" + o.Channel
+		case o.Sharded:
+			output.To = "sharded:" + o.Channel
 		}
 		output.Payload, output.PayloadBase64 = tappedText(o.Payload, o.Bytes)
 		line.Outputs = append(line.Outputs, output)

@@ -374,6 +374,7 @@ func (a *admin) explainAsked(c *config.Config, rule engine.Rule, asked *adminExp
 		for _, s := range rule.Streams {
 			only = append(only, s.Name)
 		}
+		only = append(only, rule.Sharded...)
 		if len(only) != 1 {
 			return nil, fmt.Errorf("channel: the rule takes messages of %s: name one", strings.Join(rule.Sources(), ", "))
 		}
@@ -399,9 +400,7 @@ func (a *admin) explainAsked(c *config.Config, rule engine.Rule, asked *adminExp
 	module, _ := rule.Stage.(*wasmfilter.Module)
 	rule.Stage, rule.Key = nil, nil // the module may change its store, which is at work
 	m := &filterd.Message{Channel: channel, Payload: payload}
-	if !takesChannel(rule, channel) {
-		m.ID = offlineID
-	}
+	comeFrom(rule, m)
 	if e.Message, err = explainMessage(c.Registry, rule, m); err != nil {
 		return nil, err
 	}

@@ -142,6 +142,8 @@ func targetText(to engine.Target) string {
 		return "callback " + to.Callback
 	case to.Stream != "":
 		return "stream " + to.Stream
+	case to.Sharded != "":
+		return "sharded " + to.Sharded
 	case to.Webhook != "":
 		return "webhook " + to.Webhook
 	case to.Log != nil:

@@ -127,9 +127,7 @@ func explain(c *cli.Context) error {
 			payload = withEvent(loaded.Registry, channel, payload)
 		}
 		m := &filterd.Message{Channel: channel, Payload: payload}
-		if !takesChannel(rule, channel) {
-			m.ID = offlineID
-		}
+		comeFrom(rule, m)
 		if e.Message, err = explainMessage(loaded.Registry, rule, m); err != nil {
 			return err
 		}
@@ -168,9 +166,21 @@ func explainedRule(c *cli.Context, loaded *config.Config) (engine.Rule, error) {
 // offlineID is the ID of entries that come from no stream.
 const offlineID = "0-1"
 
+// comeFrom makes a message that of a stream, or a sharded channel, if that is what
+// the rule takes by its name.
+func comeFrom(r engine.Rule, m *filterd.Message) {
+	switch {
+	case takesChannel(r, m.Channel):
+	case slices.Contains(r.Sharded, m.Channel):
+		m.Sharded = true
+	default:
+		m.ID = offlineID
+	}
+}
+
 // takes reports whether a rule takes messages of a channel or a stream.
 func takes(r engine.Rule, name string) bool {
-	return takesChannel(r, name) || slices.ContainsFunc(r.Streams, func(s filterd.Stream) bool { return s.Name == name })
+	return takesChannel(r, name) || slices.Contains(r.Sharded, name) || slices.ContainsFunc(r.Streams, func(s filterd.Stream) bool { return s.Name == name })
 }
 
 func takesChannel(r engine.Rule, channel string) bool {
@@ -186,6 +196,7 @@ func explainedChannel(c *cli.Context, r engine.Rule) (string, error) {
 	for _, s := range r.Streams {
 		names = append(names, s.Name)
 	}
+	names = append(names, r.Sharded...)
 	switch len(names) {
 	case 0:
 		return "", usage("rule %s takes messages of any channel like %s: name one with --channel", r.Name, strings.Join(r.From, ", "))

@@ -42,7 +42,8 @@ func replayCommand() *cli.Command {
 type record struct {
 	Channel       string    `json:"channel"`
 	Stream        string    `json:"stream"` // instead of channel
-	ID            string    `json:"id"`     // of the stream's entry
+	Sharded       string    `json:"sharded"`
+	ID            string    `json:"id"` // of the stream's entry
 	Payload       *string   `json:"payload"`
 	PayloadBase64 []byte    `json:"payload_base64"`
 	Received      time.Time `json:"received"`
@@ -137,6 +138,9 @@ func readMessage(channel, stream string, line []byte) (*filterd.Message, error) 
 		return nil, fmt.Errorf(`not a record {"channel", "payload"}: %w (--channel takes lines as payloads)`, err)
 	}
 	m := &filterd.Message{Channel: r.Channel, Payload: r.PayloadBase64, Received: r.Received}
+	if r.Sharded != "" {
+		m.Channel, m.Sharded = r.Sharded, true
+	}
 	if r.Stream != "" {
 		m.Channel, m.ID = r.Stream, cmp.Or(r.ID, offlineID)
 	}
@@ -164,7 +168,7 @@ func newDelivery(output engine.Output) delivery {
 }
 
 // destination names where an output goes: a channel, "stream:NAME",
-// "webhook:NAME", "callback:NAME" or "log:LEVEL".
+// "sharded:NAME", "webhook:NAME", "callback:NAME" or "log:LEVEL".
 func destination(output engine.Output) string {
 	switch {
 	case output.Callback != "":
@@ -175,6 +179,8 @@ func destination(output engine.Output) string {
 		return "log:" + strings.ToLower(output.Log.String())
 	case output.Stream:
 		return "stream:" + output.Channel
+	case output.Sharded:
+		return "sharded:" + output.Channel
 	}
 	return output.Channel
 }

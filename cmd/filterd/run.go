@@ -136,14 +136,26 @@ func runRules(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	sharded := pubsub.NewShardedSource(rdb, pubsub.SourceOptions{
+		Logger:       logger,
+		FailFast:     c.Bool("once"),
+		MaxMessage:   loaded.MaxMessage,
+		DrainTimeout: c.Duration("drain") / 2,
+	})
 	source := pubsub.NewSource(rdb, pubsub.SourceOptions{
 		Logger:   logger,
 		FailFast: c.Bool("once"),
 		OnReady: func() {
+			if sharded.WaitReady(ctx) != nil {
+				return // it says why
+			}
 			to := reloads.config.Load().Table.Subscriptions()
 			args := []any{"channels", to.Channels, "patterns", to.Globs}
 			if len(to.Streams) > 0 {
 				args = append(args, "streams", streamNames(to.Streams))
+			}
+			if len(to.Sharded) > 0 {
+				args = append(args, "sharded", to.Sharded)
 			}
 			logger.Info("ready", args...)
 			if c.Bool("log-memory") {
@@ -162,7 +174,7 @@ func runRules(c *cli.Context) error {
 	if loaded.Server != nil && !c.Bool("no-server") {
 		server := &admin{
 			logger: logger, engine: eng, config: reloads.config.Load,
-			waiting: source.Ready,
+			waiting: func() error { return errors.Join(source.Ready(), sharded.Ready()) },
 			reload:  func(ctx context.Context) (adminReloaded, error) { return reloads.ask(ctx, hangups) },
 		}
 		defer server.close()
@@ -173,7 +185,7 @@ func runRules(c *cli.Context) error {
 	var reloading sync.WaitGroup
 	running, stop := context.WithCancel(ctx)
 	reloading.Go(func() { reloads.run(running, hangups) })
-	err = eng.Run(ctx, source, streams)
+	err = eng.Run(ctx, source, streams, sharded)
 	stop()
 	reloading.Wait()
 	if cause := context.Cause(ctx); ctx.Err() != nil && c.Context.Err() == nil {

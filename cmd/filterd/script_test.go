@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 //
 //	exits CODE COMMAND…    runs a command that must exit with that code
 //	redis COMMAND…         sends a command to the script's own Redis
-//	subscribed CHANNEL N   waits until a channel has N subscribers
+//	subscribed CHANNEL N   waits until a channel, or sharded:CHANNEL, has N subscribers
 //	entries STREAM N       waits until a stream has N entries
 //	pending STREAM N       waits until so many entries are pending in the group filterd
 //	patterns N             waits until that many patterns have subscribers
@@ -133,8 +133,12 @@ func subscribed(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	rdb := ts.Value("redis").(*redis.Client)
 	until(ts, "subscribers of "+args[0], args[1], func() (any, error) {
-		n, err := rdb.PubSubNumSub(context.Background(), args[0]).Result()
-		return n[args[0]], err
+		count, channel := rdb.PubSubNumSub, args[0]
+		if name, sharded := strings.CutPrefix(channel, "sharded:"); sharded {
+			count, channel = rdb.PubSubShardNumSub, name
+		}
+		n, err := count(context.Background(), channel).Result()
+		return n[channel], err
 	})
 }
 
