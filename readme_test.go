@@ -13,38 +13,54 @@ import (
 	"github.com/filterd/filterd/engine"
 )
 
-// What the README shows must work as it stands there.
+// What the README and the documents show must work as it stands there. Their
+// commands are run by cmd/filterd's TestDocuments.
 
-func readme(t *testing.T) string {
+func blocks(t *testing.T, document, language string) []string {
 	t.Helper()
-	text, err := os.ReadFile("README.md")
+	text, err := os.ReadFile(document)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(text)
-}
-
-func blocks(t *testing.T, language string) []string {
-	t.Helper()
 	var found []string
-	for _, match := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(readme(t), -1) {
+	for _, match := range regexp.MustCompile("(?s)```"+language+"\n(.*?)```").FindAllStringSubmatch(string(text), -1) {
 		found = append(found, match[1])
 	}
 	if len(found) == 0 {
-		t.Fatalf("no %s in the README", language)
+		t.Fatalf("no %s in %s", language, document)
 	}
 	return found
 }
 
+// Each of these files is whole, has tests beside its rules, and passes them.
 func TestReadmeRules(t *testing.T) {
-	for _, block := range blocks(t, "yaml") {
-		t.Setenv("HOOK_KEY", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-		file, err := config.Parse("README.md", []byte(block), config.Callbacks(map[string]engine.Callback{}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(file.Tests) == 0 {
-			t.Error("rules without tests")
+	t.Setenv("HOOK_KEY", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+	for _, document := range []string{"README.md", "docs/cookbook.md"} {
+		for i, block := range blocks(t, document, "yaml") {
+			file, err := config.Parse(document, []byte(block), config.Callbacks(map[string]engine.Callback{}))
+			if err != nil {
+				t.Errorf("%s: file %d:\n%s\n%v", document, i, block, err)
+				continue
+			}
+			results, err := file.RunTests()
+			if err != nil {
+				t.Fatal(err)
+			}
+			tested := make(map[string]bool)
+			for _, r := range results {
+				tested[r.Test.Rule] = true
+				if !r.OK {
+					t.Errorf("%s: file %d: %s: want %s, got %s\n%s", document, i, r.Test, r.Want, r.Got, block)
+				}
+			}
+			for _, rule := range file.Rules {
+				if !tested[rule.Name] {
+					t.Errorf("%s: file %d: rule %s has no tests\n%s", document, i, rule.Name, block)
+				}
+			}
+			if err := file.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }
@@ -72,7 +88,7 @@ func page([]byte) error { return nil }
 
 var _ = []any{fmt.Sprint, slog.Default, filterd.SpecVersion, channels.PriceData, config.Load, engine.New, exprfilter.Compile, pubsub.Connect}
 `)
-	for _, block := range blocks(t, "go") {
+	for _, block := range blocks(t, "README.md", "go") {
 		declared := ""
 		if !strings.Contains(block, "rdb, err") { // it goes on from the block before
 			declared = "rdb redis.UniversalClient, registry *filterd.Registry"
@@ -95,7 +111,16 @@ var _ = []any{fmt.Sprint, slog.Default, filterd.SpecVersion, channels.PriceData,
 	}
 }
 
-// Every file that the documents link to, or name, exists.
+func documents(t *testing.T) []string {
+	t.Helper()
+	found, err := filepath.Glob("docs/*.md")
+	if err != nil || len(found) == 0 {
+		t.Fatal(found, err)
+	}
+	return append(found, "README.md", "DESIGN.md", "CONTRIBUTING.md")
+}
+
+// Every file that the documents link to, or name, exists, and every heading.
 func TestDocumentsNameFiles(t *testing.T) {
 	bases := make(map[string]bool)
 	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
@@ -109,16 +134,31 @@ func TestDocumentsNameFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	link := regexp.MustCompile(`\]\(([\w./-]+)\)`)
+	link := regexp.MustCompile(`\]\(([\w./-]*)(?:#([\w-]+))?\)`)
 	named := regexp.MustCompile("`([\\w./-]+\\.(?:go|yaml|yml|md)|[\\w-]+/[\\w/-]*)`")
-	for _, document := range []string{"README.md", "DESIGN.md", "CONTRIBUTING.md"} {
+	for _, document := range documents(t) {
 		text, err := os.ReadFile(document)
 		if err != nil {
 			t.Fatal(err)
 		}
-		names := append(link.FindAllStringSubmatch(string(text), -1), named.FindAllStringSubmatch(string(text), -1)...)
-		if len(names) < 2 {
-			t.Errorf("%s names %d files", document, len(names))
+		links := link.FindAllStringSubmatch(string(text), -1)
+		for _, match := range links {
+			name, anchor := filepath.Join(filepath.Dir(document), match[1]), match[2]
+			if match[1] == "" {
+				name = document
+			}
+			if _, err := os.Stat(name); err != nil {
+				t.Errorf("%s links to %s: %v", document, match[1], err)
+			} else if anchor != "" && !headings(t, name)[anchor] {
+				t.Errorf("%s links to %s, which has no heading #%s", document, name, anchor)
+			}
+		}
+		if filepath.Dir(document) != "." { // the names of readers' own files
+			continue
+		}
+		names := named.FindAllStringSubmatch(string(text), -1)
+		if len(names)+len(links) < 2 {
+			t.Errorf("%s names %d files", document, len(names)+len(links))
 		}
 		for _, match := range names {
 			name := match[1]
@@ -130,6 +170,54 @@ func TestDocumentsNameFiles(t *testing.T) {
 			case strings.HasPrefix(name, "testdata/") || strings.HasPrefix(name, "dist/"): // in any package; made by tasks
 			default:
 				t.Errorf("%s names %s: %v", document, name, err)
+			}
+		}
+	}
+}
+
+// headings returns the anchors of a document.
+func headings(t *testing.T, document string) map[string]bool {
+	t.Helper()
+	text, err := os.ReadFile(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	anchors := make(map[string]bool)
+	for _, match := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(string(text), -1) {
+		kept := regexp.MustCompile(`[^\w -]`).ReplaceAllString(strings.ToLower(match[1]), "")
+		anchors[strings.ReplaceAll(kept, " ", "-")] = true
+	}
+	return anchors
+}
+
+// Every test that the documents name, as what holds a promise, exists.
+func TestDocumentsNameTests(t *testing.T) {
+	tests := make(map[string]bool) // by name, and by package.name
+	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") && !strings.Contains(path, "test/") {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, match := range regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`).FindAllSubmatch(text, -1) {
+			tests[string(match[1])] = true
+			tests[filepath.Base(filepath.Dir(path))+"."+string(match[1])] = true
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, document := range documents(t) {
+		text, err := os.ReadFile(document)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range regexp.MustCompile("`((?:\\w+\\.)?(?:Test|Fuzz)[A-Z]\\w*)`").FindAllStringSubmatch(string(text), -1) {
+			if !tests[match[1]] {
+				t.Errorf("%s names %s, which is no test", document, match[1])
 			}
 		}
 	}

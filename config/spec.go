@@ -69,8 +69,8 @@ type channelSpec struct {
 type moduleSpec struct {
 	Path    string   `json:"path" jsonschema_description:"The module's file, relative to the config file."`
 	SHA256  string   `json:"sha256,omitempty" jsonschema:"pattern=^[0-9a-f]{64}$" jsonschema_description:"The hash that the file must have, in hexadecimal."`
-	Memory  byteSize `json:"memory,omitempty" jsonschema:"default=16MiB" jsonschema_description:"The most memory of one instance: bytes, or a number with B, KiB or MiB."`
-	Fuel    integer  `json:"fuel,omitempty" jsonschema:"default=100000000" jsonschema_description:"The most instructions for one message."`
+	Memory  byteSize `json:"memory,omitempty" default:"16MiB" jsonschema_description:"The most memory of one instance: bytes, or a number with B, KiB or MiB."`
+	Fuel    integer  `json:"fuel,omitempty" default:"100000000" jsonschema_description:"The most instructions for one message."`
 	Config  anything `json:"config,omitempty" jsonschema_description:"What the module is configured with: any value. Default: {}."`
 	Publish names    `json:"publish,omitempty" jsonschema_description:"The channels, or globs of channels, that the module may emit messages to. Default: none."`
 	KV      kv       `json:"kv,omitempty" jsonschema_description:"Gives the module a store of its own. memory: a reload keeps it, a restart does not. redis: it is in Redis, which filterd run connects to, and every process that runs the module shares it; a dry run has one in memory instead."`
@@ -116,7 +116,7 @@ type streamSourceSpec struct {
 	Group         word     `json:"group,omitempty" default:"filterd" jsonschema_description:"The consumer group. It is made where it is missing, and then begins with the stream's oldest entry. Processes with the same group share the work."`
 	Field         word     `json:"field,omitempty" default:"event" jsonschema_description:"The field of an entry that holds the message. An entry with other fields, or without this one, is a dead letter."`
 	ClaimIdle     duration `json:"claim_idle,omitempty" default:"15s" jsonschema_description:"After what time an entry that another process has not acknowledged is taken over. It should be above what the slowest target takes."`
-	MaxDeliveries integer  `json:"max_deliveries,omitempty" jsonschema:"minimum=1,default=5" jsonschema_description:"How often an entry is delivered in vain before it is a dead letter."`
+	MaxDeliveries integer  `json:"max_deliveries,omitempty" default:"5" jsonschema:"minimum=1" jsonschema_description:"How often an entry is delivered in vain before it is a dead letter."`
 }
 
 type streamSpec struct {

@@ -41,43 +41,49 @@ func TestMain(m *testing.M) {
 //	answering              waits until it answers
 //	sigterm                sends SIGTERM to the last command in the background
 //	assemble FROM TO       writes the bytes that a text lists: see assemble
+//	runs CODE CMD OUT      runs a command of a document: see TestDocuments
+//	logged FILE TEXT       waits until a file has a text
 //
 // $ADMIN is an address that is free, $EXAMPLES is the folder wasm-examples, $PROBE a module for tests, $BIN that of the command filterd.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
-		Setup: func(env *testscript.Env) error {
-			server := redistest.Start(t)
-			rdb := redis.NewClient(&redis.Options{Addr: server.Addr})
-			env.Defer(func() { _ = rdb.Close(); server.Stop() })
-			env.Values["redis"] = rdb
-			env.Setenv("REDIS_URL", server.URL())
-			env.Setenv("REDIS_ADMIN", "http://"+server.Addr)
-			env.Setenv("ADMIN", freeAddress(t))
-			examples, err := filepath.Abs("../../wasm-examples")
-			env.Setenv("EXAMPLES", examples)
-			env.Setenv("PROBE", filepath.Join(filepath.Dir(examples), "filters/wasmfilter/testdata/probe.wasm"))
-			env.Setenv("BIN", filepath.SplitList(env.Getenv("PATH"))[0])
-			return err
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":      exits,
-			"redis":      redisCommand,
-			"subscribed": subscribed,
-			"entries":    entries,
-			"pending":    pending,
-			"patterns":   patterns,
-			"cut":        cut,
-			"sigterm":    sigterm,
-			"ids":        ids,
-			"tapped":     tapped,
-			"refused":    refused,
-			"gap":        gapSeen,
-			"answering":  answering,
-			"assemble":   assembleCommand,
-		},
-		RequireExplicitExec: false,
-	})
+	testscript.Run(t, scriptParams(t, testscript.Params{Dir: "testdata/script"}))
+}
+
+// scriptParams adds what scripts find around them.
+func scriptParams(t *testing.T, p testscript.Params) testscript.Params {
+	p.Setup = func(env *testscript.Env) error {
+		server := redistest.Start(t)
+		rdb := redis.NewClient(&redis.Options{Addr: server.Addr})
+		env.Defer(func() { _ = rdb.Close(); server.Stop() })
+		env.Values["redis"] = rdb
+		env.Setenv("REDIS_URL", server.URL())
+		env.Setenv("REDIS_ADMIN", "http://"+server.Addr)
+		env.Setenv("ADMIN", freeAddress(t))
+		examples, err := filepath.Abs("../../wasm-examples")
+		env.Setenv("EXAMPLES", examples)
+		env.Setenv("PROBE", filepath.Join(filepath.Dir(examples), "filters/wasmfilter/testdata/probe.wasm"))
+		env.Setenv("BIN", filepath.SplitList(env.Getenv("PATH"))[0])
+		return err
+	}
+	p.Cmds = map[string]func(*testscript.TestScript, bool, []string){
+		"exits":      exits,
+		"redis":      redisCommand,
+		"subscribed": subscribed,
+		"entries":    entries,
+		"pending":    pending,
+		"patterns":   patterns,
+		"cut":        cut,
+		"sigterm":    sigterm,
+		"ids":        ids,
+		"tapped":     tapped,
+		"refused":    refused,
+		"gap":        gapSeen,
+		"answering":  answering,
+		"assemble":   assembleCommand,
+		"runs":       runs,
+		"logged":     logged,
+	}
+	return p
 }
 
 func exits(ts *testscript.TestScript, neg bool, args []string) {
@@ -184,6 +190,19 @@ func until(ts *testscript.TestScript, what, want string, figure func() (any, err
 			ts.Fatalf("%s: %v, want %s", what, got, want)
 		}
 	}
+}
+
+func logged(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: logged FILE TEXT")
+	}
+	until(ts, args[1]+" in "+args[0], "true", func() (any, error) {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		if errors.Is(err, os.ErrNotExist) {
+			err = nil
+		}
+		return strings.Contains(string(text), args[1]), err
+	})
 }
 
 func cut(ts *testscript.TestScript, neg bool, args []string) {
