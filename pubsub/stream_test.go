@@ -178,13 +178,13 @@ func TestStreamHeld(t *testing.T) {
 		m.Entry.Hold()
 		held <- m.Entry
 	}}
-	stream := filterd.Stream{Name: "s", ClaimIdle: 600 * time.Millisecond}
+	stream := filterd.Stream{Name: "s", ClaimIdle: 3 * time.Second}
 	_, stop := readStreams(t, client(t, server.Addr), "me", h, stream)
 	ids := add(server, "s", "1", "2")
 	first, second := <-held, <-held
 	other := &streamHandler{}
 	readStreams(t, client(t, server.Addr), "other", other, stream)
-	time.Sleep(2 * stream.ClaimIdle) // the other one looks several times
+	time.Sleep(stream.ClaimIdle + time.Second) // the other one looks several times
 	if got := other.got(); len(got) > 0 {
 		t.Errorf("the other consumer has got %q", got)
 	}

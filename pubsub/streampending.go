@@ -181,13 +181,21 @@ func (r *streamReader) missed(ctx context.Context, h filterd.Handler, id string)
 	return nil
 }
 
-// refresh keeps what is held from getting idle, unless another consumer has it
-// by now.
+// refresh keeps what the handler has from getting idle, unless another consumer
+// has it by now.
 func (r *streamReader) refresh(ctx context.Context) error {
 	r.mu.Lock()
-	held := len(r.held)
+	held := make(map[string]bool, len(r.held)+len(r.batch))
+	for id := range r.held {
+		held[id] = true
+	}
+	for i := range r.batch {
+		if e := &r.batch[i]; e.Held() {
+			held[e.ID] = true
+		}
+	}
 	r.mu.Unlock()
-	if held == 0 {
+	if len(held) == 0 {
 		return nil
 	}
 	for start := "-"; ctx.Err() == nil; {
@@ -198,13 +206,11 @@ func (r *streamReader) refresh(ctx context.Context) error {
 		start = "(" + page[len(page)-1].id
 		args := []any{"xclaim", r.stream.Name, r.stream.Group, r.source.options.Consumer, 0}
 		before := len(args)
-		r.mu.Lock()
 		for _, e := range page {
-			if r.held[e.id] != nil {
+			if held[e.id] {
 				args = append(args, e.id)
 			}
 		}
-		r.mu.Unlock()
 		if len(args) > before {
 			if _, err := r.do(ctx, append(args, "justid")...); err != nil {
 				return err

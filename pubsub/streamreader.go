@@ -46,6 +46,7 @@ type streamReader struct {
 
 	mu    sync.Mutex                      // guards what follows
 	open  int                             // entries that settle has not been called for
+	batch []filterd.Entry                 // of these, those that the handler is being called with; nil between calls
 	held  map[string]*filterd.Entry       // of these, those that the handler has kept
 	done  []string                        // to be acknowledged
 	again map[string]filterd.EntryOutcome // to be delivered again
@@ -75,9 +76,9 @@ func (r *streamReader) run(ctx, handling context.Context, h filterd.Handler) {
 	var closeClient func()
 	r.rdb, closeClient = ownClient(r.source.rdb)
 	defer closeClient()
-	acking, stop := context.WithCancel(handling)
-	var acker sync.WaitGroup
-	acker.Go(func() { r.acknowledgeLate(acking) }) // ends with stop
+	keeping, stop := context.WithCancel(handling)
+	var keeper sync.WaitGroup
+	keeper.Go(func() { r.keep(keeping) }) // ends with stop
 	wait := &backoff.ExponentialBackOff{
 		InitialInterval: minBackoff, MaxInterval: maxBackoff, Multiplier: 2, RandomizationFactor: 0.5,
 	}
@@ -95,7 +96,7 @@ func (r *streamReader) run(ctx, handling context.Context, h filterd.Handler) {
 	}
 	r.drain(handling)
 	stop()
-	acker.Wait()
+	keeper.Wait()
 	if r.acknowledge(handling) == nil {
 		r.forgetConsumer(handling)
 	}
@@ -145,9 +146,6 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 		now := time.Now()
 		if now.Sub(claim) >= r.stream.ClaimIdle/3 {
 			claim = now
-			if err := r.refresh(ctx); err != nil {
-				return err
-			}
 			if err := r.claim(ctx, handling, h); err != nil {
 				return err
 			}
@@ -277,6 +275,7 @@ func (r *streamReader) deliver(ctx context.Context, h filterd.Handler, from []st
 	}
 	r.mu.Lock()
 	r.open += len(entries)
+	r.batch = entries
 	r.mu.Unlock()
 	h.Messages(ctx, batch)
 	for i := range entries {
@@ -284,6 +283,7 @@ func (r *streamReader) deliver(ctx context.Context, h filterd.Handler, from []st
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.batch = nil
 	for i := range entries {
 		if e := &entries[i]; e.Held() { // if not, settle has been called, or waits for mu
 			r.held[e.ID] = e
@@ -302,10 +302,10 @@ func (r *streamReader) settle(e *filterd.Entry) {
 	case filterd.EntryPostponed, filterd.EntryFailed:
 		r.again[e.ID] = outcome
 	}
+	late := r.batch == nil // nobody acknowledges it by the way
 	r.mu.Unlock()
-	select {
-	case r.settled <- struct{}{}:
-	default:
+	if late {
+		r.wake()
 	}
 }
 
@@ -368,17 +368,23 @@ func (r *streamReader) acknowledge(ctx context.Context) error {
 // maxAcknowledged bounds the entries of one XACK.
 const maxAcknowledged = 1024
 
-// acknowledgeLate acknowledges, until ctx ends, what is let go of while the
-// reader waits for new entries.
-func (r *streamReader) acknowledgeLate(ctx context.Context) {
+// keep acknowledges, until ctx ends, what is let go of while the reader waits
+// for new entries, and keeps what the handler has from getting idle.
+func (r *streamReader) keep(ctx context.Context) {
+	refresh := time.NewTicker(r.stream.ClaimIdle / 4)
+	defer refresh.Stop()
 	for {
+		var err error
 		select {
 		case <-r.settled:
+			rest(ctx, ackDelay)
+			err = r.acknowledge(ctx)
+		case <-refresh.C:
+			err = r.refresh(ctx)
 		case <-ctx.Done():
 			return
 		}
-		rest(ctx, ackDelay)
-		if err := r.acknowledge(ctx); err != nil && ctx.Err() == nil { // the reader will try again, and say so
+		if err != nil { // the reader meets with the same, and says so
 			rest(ctx, minBackoff)
 			r.wake()
 		}
@@ -388,7 +394,7 @@ func (r *streamReader) acknowledgeLate(ctx context.Context) {
 func (r *streamReader) wake() {
 	select {
 	case r.settled <- struct{}{}:
-	default:
+	default: // keep is about to look
 	}
 }
 
