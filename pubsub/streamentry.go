@@ -11,28 +11,27 @@ import (
 	"time"
 
 	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/internal/resp"
 )
 
 // A streamEntry is one entry as Redis replied it.
 type streamEntry struct {
 	id        string
-	fields    []any // names and values in turn; nil if the entry was deleted
-	delivered int64 // how often before
-	poison    bool  // too often
+	fields    [][]byte // names and values in turn; nil if the entry was deleted
+	delivered int64    // how often before
+	poison    bool     // too often
 }
 
 // message returns the entry's message, or what is wrong with it and the whole
 // entry as JSON, for whoever reads its dead letter.
 func (e *streamEntry) message(field string) (payload []byte, fault string) {
-	if len(e.fields) == 2 && e.fields[0] == field {
-		if text, ok := e.fields[1].(string); ok {
-			return []byte(text), ""
-		}
+	if len(e.fields) == 2 && string(e.fields[0]) == field {
+		return e.fields[1], ""
 	}
 	var names []string
 	fields := make(map[string]string)
 	for i := 0; i+1 < len(e.fields); i += 2 {
-		name, value := fmt.Sprint(e.fields[i]), fmt.Sprint(e.fields[i+1])
+		name, value := string(e.fields[i]), string(e.fields[i+1])
 		names = append(names, strconv.Quote(name))
 		fields[name] = value
 	}
@@ -91,10 +90,33 @@ func parseEntries(reply any) ([]streamEntry, error) {
 		if !ok {
 			return nil, errStreamReply
 		}
+		e := streamEntry{id: id}
 		fields, _ := pair[1].([]any) // nil for one that was deleted
-		entries = append(entries, streamEntry{id: id, fields: fields})
+		for _, field := range fields {
+			text, ok := field.(string)
+			if !ok {
+				return nil, errStreamReply
+			}
+			e.fields = append(e.fields, []byte(text))
+		}
+		entries = append(entries, e)
 	}
 	return entries, nil
+}
+
+// wiredEntries returns entries whose fields are where they were read.
+func wiredEntries(found *resp.Entries) []streamEntry {
+	entries := make([]streamEntry, len(found.List))
+	var ids []byte
+	for _, e := range found.List {
+		ids = append(ids, e.ID...)
+	}
+	text, at := string(ids), 0 // one for all of them
+	for i, e := range found.List {
+		entries[i] = streamEntry{id: text[at : at+len(e.ID)], fields: found.Fields(i)}
+		at += len(e.ID)
+	}
+	return entries
 }
 
 // parsePending parses the reply to XPENDING with a range.

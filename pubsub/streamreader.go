@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/internal/lograte"
+	"github.com/filterd/filterd/internal/resp"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -36,6 +38,9 @@ type streamReader struct {
 	stream  filterd.Stream
 	rdb     redis.UniversalClient
 	leave   context.CancelFunc
+	wire    *wire         // that new entries are read from; nil where rdb is shared
+	found   resp.Entries  // by the last read from wire
+	asked   time.Time     // when wire was asked for entries that have not been read; zero if it wasn't
 	settled chan struct{} // capacity 1: done or held may be another
 
 	logs                                                                 lograte.Limiter
@@ -137,6 +142,15 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 	if err := r.join(ctx); err != nil {
 		return err
 	}
+	if c, ok := r.rdb.(*redis.Client); ok {
+		var err error
+		if r.wire, err = dial(ctx, c); err != nil {
+			return err
+		}
+		r.wire.Reader = resp.NewReader(r.wire.conn, readBuffer, readBuffer)
+		r.asked = time.Time{}
+		defer func() { _ = r.wire.close() }() // what matters has been read, or is pending
+	}
 	if err := r.takeBack(ctx, handling, h); err != nil {
 		return err
 	}
@@ -151,11 +165,13 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 			}
 		}
 		postponed, failed := r.toRetry()
-		switch {
-		case postponed:
-			rest(ctx, wait.NextBackOff())
-			fallthrough
-		case failed && now.Sub(retry) >= failedRetry:
+		if postponed || failed && now.Sub(retry) >= failedRetry {
+			if err := r.putBack(); err != nil {
+				return err
+			}
+			if postponed {
+				rest(ctx, wait.NextBackOff())
+			}
 			retry = now
 			if err := r.takeBack(ctx, handling, h); err != nil {
 				return err
@@ -172,8 +188,11 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 			return err
 		case len(entries) > 0:
 			wait.Reset()
-			r.read.Add(uint64(len(entries)))
-			r.last = entries[len(entries)-1].id
+			if len(entries) == maxBatch && ctx.Err() == nil { // Redis reads the next ones meanwhile
+				if err := r.ask(); err != nil {
+					return err
+				}
+			}
 			r.deliver(handling, h, entries)
 			if err := r.acknowledge(handling); err != nil {
 				return err
@@ -182,11 +201,96 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 			wait.Reset()
 		}
 	}
+	if !r.asked.IsZero() { // let nobody wait for them
+		entries, err := r.fetch(handling)
+		if err != nil {
+			return err
+		}
+		r.deliver(handling, h, entries)
+	}
 	return nil
+}
+
+// ask asks for new entries on the reader's own connection, if it has one.
+func (r *streamReader) ask() error {
+	if r.wire == nil {
+		return nil
+	}
+	r.asked = time.Now()
+	return r.wire.send("XREADGROUP", "GROUP", r.stream.Group, r.source.options.Consumer, "COUNT", strconv.Itoa(maxBatch),
+		"BLOCK", strconv.FormatInt(streamBlock.Milliseconds(), 10), "STREAMS", r.stream.Name, ">")
+}
+
+// putBack puts entries that were asked for among those to be delivered again,
+// behind others that are.
+func (r *streamReader) putBack() error {
+	if r.asked.IsZero() {
+		return nil
+	}
+	entries, err := r.fetchWired()
+	if err != nil {
+		return err
+	}
+	r.postpone(entries)
+	return nil
+}
+
+func (r *streamReader) postpone(entries []streamEntry) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, e := range entries {
+		r.again[e.id] = filterd.EntryPostponed
+	}
+}
+
+// fetchWired waits for new entries on the reader's own connection. They are in
+// its buffer, and hold until the next call. What the handler kept waiting so
+// long that others may claim it is to be claimed again.
+func (r *streamReader) fetchWired() ([]streamEntry, error) {
+	if r.asked.IsZero() {
+		if err := r.ask(); err != nil {
+			return nil, err
+		}
+	}
+	defer func() { r.asked = time.Time{} }()
+	late := time.Since(r.asked) > r.stream.ClaimIdle/2
+	timeout := r.rdb.(*redis.Client).Options().ReadTimeout
+	if timeout <= 0 {
+		timeout = answerTimeout
+	}
+	var f resp.Frame
+	for {
+		switch ok, err := r.wire.NextEntries(&r.found, &f); {
+		case err != nil:
+			return nil, err
+		case ok && f.Kind == resp.Error:
+			return nil, replyError(f.Payload)
+		case ok:
+			entries := wiredEntries(&r.found)
+			if len(entries) > 0 {
+				r.read.Add(uint64(len(entries)))
+				r.last = entries[len(entries)-1].id
+			}
+			if late {
+				r.postpone(entries)
+				entries = nil
+			}
+			return entries, nil
+		}
+		if err := r.wire.conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+			return nil, err
+		}
+		if err := r.wire.Fill(); err != nil {
+			return nil, broken(err)
+		}
+	}
 }
 
 // fetch waits for new entries.
 func (r *streamReader) fetch(ctx context.Context) ([]streamEntry, error) {
+	if r.wire != nil {
+		return r.fetchWired()
+	}
 	reply, err := r.do(ctx, "xreadgroup", "group", r.stream.Group, r.source.options.Consumer,
 		"count", maxBatch, "block", streamBlock.Milliseconds(), "streams", r.stream.Name, ">")
 	if errors.Is(err, redis.Nil) {
@@ -194,7 +298,12 @@ func (r *streamReader) fetch(ctx context.Context) ([]streamEntry, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	return parseStreams(reply)
+	entries, err := parseStreams(reply)
+	if len(entries) > 0 {
+		r.read.Add(uint64(len(entries)))
+		r.last = entries[len(entries)-1].id
+	}
+	return entries, err
 }
 
 // do sends a command about the stream, which is never sent twice.
