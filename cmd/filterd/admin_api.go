@@ -14,6 +14,7 @@ import (
 	"github.com/filterd/filterd/config"
 	"github.com/filterd/filterd/engine"
 	"github.com/filterd/filterd/filters/wasmfilter"
+	"github.com/filterd/filterd/pubsub"
 	"github.com/filterd/filterd/webhook"
 )
 
@@ -49,6 +50,7 @@ type adminStatus struct {
 	Linear          int              `json:"linear" jsonschema_description:"Rules that are evaluated for every message of some channel."`
 	Evaluations     adminEvaluations `json:"evaluations"`
 	Channels        []adminChannel   `json:"channels"`
+	Streams         []adminStream    `json:"streams"`
 	Modules         []adminModule    `json:"modules"`
 	Webhooks        []adminWebhook   `json:"webhooks"`
 	DeadLetters     uint64           `json:"dead_letters"`
@@ -81,6 +83,19 @@ type adminChannel struct {
 	Received uint64                    `json:"received"`
 	Invalid  map[filterd.Reason]uint64 `json:"invalid" jsonschema_description:"By how they broke their contract."`
 	Lost     uint64                    `json:"lost" jsonschema_description:"Messages that never came, as the stamps of others show."`
+}
+
+// adminStream counts the entries of a stream in a consumer group.
+type adminStream struct {
+	Stream      string `json:"stream"`
+	Group       string `json:"group"`
+	Read        uint64 `json:"read"`
+	Redelivered uint64 `json:"redelivered"`
+	Claimed     uint64 `json:"claimed" jsonschema_description:"Of those redelivered, what another consumer had left behind."`
+	Malformed   uint64 `json:"malformed"`
+	Poison      uint64 `json:"poison" jsonschema_description:"What was delivered in vain too often."`
+	Trimmed     uint64 `json:"trimmed" jsonschema_description:"What was deleted while it was pending: lost."`
+	Held        int    `json:"held" jsonschema_description:"What was read, and is not dealt with yet."`
 }
 
 // adminModule counts what a WebAssembly module did.
@@ -300,6 +315,14 @@ func newAdminChannels(s *engine.Stats) []adminChannel {
 	}
 	slices.SortFunc(channels, func(a, b adminChannel) int { return strings.Compare(a.Channel, b.Channel) })
 	return channels
+}
+
+func newAdminStreams(stats []pubsub.StreamStats) []adminStream {
+	streams := make([]adminStream, len(stats))
+	for i, s := range stats {
+		streams[i] = adminStream{s.Stream, s.Group, s.Read, s.Redelivered, s.Claimed, s.Malformed, s.Poison, s.Trimmed, s.Held}
+	}
+	return streams
 }
 
 func newAdminGaps(s *engine.Stats, last []filterd.Gap) adminGaps {

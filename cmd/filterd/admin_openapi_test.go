@@ -188,6 +188,7 @@ rules:
   lossy: {from: in, when: data.n > 1, to: v1, on_error: dead_letter, dead_letter: numbers}
   binary: {from: [bytes, stamped], to: v3}
   staged: {from: in, when: data.n > 1, wasm: m, to: v2}
+  stored: {from: {stream: st, group: g}, to: v4}
   posted: {from: nothing, to: {webhook: h}}
 `)
 	c := newCoverage(t, url)

@@ -195,7 +195,7 @@ func (a *admin) status(w http.ResponseWriter, _ *http.Request) {
 		Version:        version(), Config: c.Path, Started: a.started, Uptime: time.Since(a.started).Seconds(),
 		Generation: s.Generation, Reloads: s.Reloads, RefusedReloads: s.RefusedReloads, LastRefusal: newAdminRefusal(s.LastRefusal),
 		Rules: len(c.Rules), Linear: s.Linear,
-		Evaluations: adminEvaluations(s.Evaluations), Channels: newAdminChannels(&s), Modules: []adminModule{}, Webhooks: newAdminWebhooks(c.Webhooks),
+		Evaluations: adminEvaluations(s.Evaluations), Channels: newAdminChannels(&s), Streams: newAdminStreams(a.streams()), Modules: []adminModule{}, Webhooks: newAdminWebhooks(c.Webhooks),
 		DeadLetters: s.DeadLetters, DeadLettersLost: s.DeadLettersLost, Unrouted: s.Unrouted, Refused: s.Refused, Taken: s.Taken,
 		Gaps: s.Gaps, GapTime: s.GapTime.Seconds(), Taps: a.taps.Load(),
 	}

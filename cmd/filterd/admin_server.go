@@ -17,6 +17,7 @@ import (
 	"github.com/filterd/filterd/engine"
 	"github.com/filterd/filterd/filters/wasmfilter"
 	"github.com/filterd/filterd/internal/lograte"
+	"github.com/filterd/filterd/pubsub"
 	"github.com/filterd/filterd/webhook"
 )
 
@@ -26,6 +27,7 @@ type admin struct {
 	engine  *engine.Engine
 	config  func() *config.Config // that is at work
 	waiting func() error          // what the daemon waits for; nil if it is ready
+	streams func() []pubsub.StreamStats
 	reload  func(context.Context) (adminReloaded, error)
 
 	open        bool          // other machines reach it
@@ -54,6 +56,7 @@ func (a *admin) start(section *config.Server) error {
 		stats:    a.engine.Stats,
 		modules:  func() []*wasmfilter.Module { return a.config().Modules() },
 		webhooks: func() map[string]*webhook.Endpoint { return a.config().Webhooks },
+		streams:  a.streams,
 		rules:    func() int { return len(a.config().Rules) },
 		ready:    a.ready,
 	})

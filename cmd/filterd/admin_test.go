@@ -26,6 +26,7 @@ import (
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/config"
 	"github.com/filterd/filterd/engine"
+	"github.com/filterd/filterd/pubsub"
 )
 
 // Who may ask what.
@@ -185,6 +186,7 @@ func newTestAdmin(t testing.TB) *admin {
 		logger: slog.New(slog.DiscardHandler), engine: e,
 		config:  func() *config.Config { return c },
 		waiting: func() error { return errors.New("not connected") },
+		streams: func() []pubsub.StreamStats { return nil },
 	}
 	t.Cleanup(a.close)
 	return a

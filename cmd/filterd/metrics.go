@@ -13,6 +13,7 @@ import (
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/engine"
 	"github.com/filterd/filterd/filters/wasmfilter"
+	"github.com/filterd/filterd/pubsub"
 	"github.com/filterd/filterd/webhook"
 )
 
@@ -61,6 +62,9 @@ var (
 	metricChannelGaps    = metric{"filterd_channel_gaps_total", "Gaps by what was not listened to: a name or glob of a rule's from. One gap may be that of many.", "counter", []string{"channel"}}
 	metricChannelGapTime = metric{"filterd_channel_gap_seconds_total", "The length of these gaps together.", "counter", []string{"channel"}}
 
+	metricStreamEntries = metric{"filterd_stream_entries_total", "Entries of streams by outcome: read (new ones), redelivered (delivered before), claimed (of these, those that another consumer had left behind), malformed (they hold no message), poison (delivered in vain too often), trimmed (deleted while they were pending: lost).", "counter", []string{"stream", "group", "outcome"}}
+	metricStreamHeld    = metric{"filterd_stream_held", "Entries of streams that were read, and are not dealt with yet.", "gauge", []string{"stream", "group"}}
+
 	metricWebhookAttempts = metric{"filterd_webhook_attempts_total", "Requests to the webhook.", "counter", []string{"webhook"}}
 	metricWebhookRetries  = metric{"filterd_webhook_retries_total", "Attempts that were not the first for their message; what the breaker refused is one, too.", "counter", []string{"webhook"}}
 	metricWebhookAccepted = metric{"filterd_webhook_deliveries_total", "Messages that the webhook has accepted.", "counter", []string{"webhook"}}
@@ -92,6 +96,7 @@ func allMetrics() []metric {
 		metricMatches, metricFiltered, metricErrors, metricDeliveries, metricNoReceivers, metricDrops, metricPanics, metricStuck,
 		metricQueued, metricRuleGaps, metricLatency,
 		metricGaps, metricGapTime, metricChannelGaps, metricChannelGapTime,
+		metricStreamEntries, metricStreamHeld,
 		metricWebhookAttempts, metricWebhookRetries, metricWebhookAccepted, metricWebhookFailures, metricWebhookInFlight,
 		metricWebhookBreaker, metricWebhookDisabled,
 		metricWasmCalls, metricWasmMessages, metricWasmErrors, metricWasmFaults, metricWasmRefused, metricWasmFuel, metricWasmStarted,
@@ -107,6 +112,7 @@ type metricsCollector struct {
 	stats    func() engine.Stats
 	modules  func() []*wasmfilter.Module
 	webhooks func() map[string]*webhook.Endpoint
+	streams  func() []pubsub.StreamStats
 	rules    func() int
 	ready    func() error
 
@@ -172,6 +178,9 @@ func (c *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	for name, gaps := range s.ChannelGaps {
 		to.add(metricChannelGaps, gaps.Gaps, name)
 		to.float(metricChannelGapTime, gaps.Time.Seconds(), name)
+	}
+	for _, s := range c.streams() {
+		to.stream(&s)
 	}
 	for name, endpoint := range c.webhooks() {
 		to.webhook(name, endpoint.Stats())
@@ -248,6 +257,18 @@ func latencyBuckets(l *engine.Latency) map[float64]uint64 {
 		}
 	}
 	return buckets
+}
+
+func (to series) stream(s *pubsub.StreamStats) {
+	for _, entries := range []struct {
+		outcome string
+		n       uint64
+	}{
+		{"read", s.Read}, {"redelivered", s.Redelivered}, {"claimed", s.Claimed}, {"malformed", s.Malformed}, {"poison", s.Poison}, {"trimmed", s.Trimmed},
+	} {
+		to.add(metricStreamEntries, entries.n, s.Stream, s.Group, entries.outcome)
+	}
+	to.add(metricStreamHeld, uint64(s.Held), s.Stream, s.Group)
 }
 
 func (to series) webhook(name string, s webhook.Stats) {

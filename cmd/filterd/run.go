@@ -176,6 +176,7 @@ func runRules(c *cli.Context) error {
 			logger: logger, engine: eng, config: reloads.config.Load,
 			waiting: func() error { return errors.Join(source.Ready(), sharded.Ready()) },
 			reload:  func(ctx context.Context) (adminReloaded, error) { return reloads.ask(ctx, hangups) },
+			streams: streams.Stats,
 		}
 		defer server.close()
 		if err := server.start(loaded.Server); err != nil {

@@ -86,6 +86,18 @@ func (s *adminStatus) text() string {
 		}
 		line("channel", "%s", text)
 	}
+	for _, st := range s.Streams {
+		text := fmt.Sprintf("%s in group %s: %d read, %d redelivered, %d held", st.Stream, st.Group, st.Read, st.Redelivered, st.Held)
+		for _, part := range []struct {
+			what string
+			n    uint64
+		}{{"malformed", st.Malformed}, {"poison", st.Poison}, {"LOST (trimmed)", st.Trimmed}} {
+			if part.n > 0 {
+				text += fmt.Sprintf(", %d %s", part.n, part.what)
+			}
+		}
+		line("stream", "%s", text)
+	}
 	for _, m := range s.Modules {
 		text := fmt.Sprintf("%s: %d messages, %d errors", m.Module, m.Messages, m.Errors)
 		for _, kind := range wasmfilter.FaultKinds {
