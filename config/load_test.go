@@ -198,6 +198,9 @@ func describe(c *Config) string {
 	for _, r := range c.Rules {
 		fmt.Fprintf(&b, "rule %s: from %q, when %v, allow %q, on_error %q, dead_letter %q, overflow %q, loop %v\n",
 			r.Name, r.Sources(), r.When, r.Allow, r.OnError, r.DeadLetter, r.Overflow, r.LoopAllowed)
+		if r.Shadow {
+			b.WriteString("  shadow\n")
+		}
 		if r.OnGap {
 			fmt.Fprintln(&b, "  on gap")
 		}

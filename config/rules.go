@@ -137,6 +137,9 @@ func (l *loader) rule(key string, e entry) {
 	if key, n := s.get("on_gap"); n != nil {
 		r.OnGap, _ = l.boolean(key, n)
 	}
+	if key, n := s.get("shadow"); n != nil {
+		r.Shadow, _ = l.boolean(key, n)
+	}
 	if key, n := s.get("loop"); n != nil {
 		_, r.LoopAllowed = l.oneOf(key, n, loops...)
 	}

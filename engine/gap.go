@@ -83,6 +83,9 @@ func (w *worker) tellOfGap(gap *filterd.Gap, affected func(r *rule) []string) {
 			continue
 		}
 		w.rules[r.number].gaps.Add(1)
+		if r.Shadow {
+			continue
+		}
 		m := gapEvent(gap, channels)
 		for i, to := range r.To {
 			output := Output{Rule: r.Name, Payload: m.Payload, rule: r, message: m, slow: r.slow[i]}

@@ -90,6 +90,8 @@ type Output struct {
 	Payload []byte
 	// DeadLetter says that the payload is a dead letter.
 	DeadLetter bool
+	// Shadow says that the rule only pretends: nothing is to be sent.
+	Shadow bool
 
 	key     string // to conflate by
 	rule    *rule
@@ -346,6 +348,7 @@ func (p *Processor) settle(b *boundProgram, at int, m *filterd.Message, result *
 		failure = p.stages(b, at, m, staged, true)
 	}
 	if failure == nil {
+		p.pretend(r, mark)
 		return nil
 	}
 	p.outputs = p.outputs[:mark]
@@ -356,9 +359,23 @@ func (p *Processor) settle(b *boundProgram, at int, m *filterd.Message, result *
 			failure = fmt.Errorf("%w; passing it on: %w", failure, err)
 		}
 	case OnErrorDeadLetter:
+		lost := len(result.Lost)
 		p.deadLetter(result, m, r.deadLetter(), failure)
+		if r.Shadow { // then nothing was to get there
+			result.Lost = result.Lost[:lost]
+		}
 	}
+	p.pretend(r, mark)
 	return failure
+}
+
+// pretend marks the outputs from mark on as those of a rule that sends nothing.
+func (p *Processor) pretend(r *rule, mark int) {
+	if r.Shadow {
+		for i := range p.outputs[mark:] {
+			p.outputs[mark+i].Shadow = true
+		}
+	}
 }
 
 // stages goes on behind the rule's Stage: with set, if asked to, and to.

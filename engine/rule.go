@@ -70,6 +70,10 @@ type Rule struct {
 	// takes messages from: see [GapEvent]. It goes to the rule's targets, but
 	// for computed ones, as it is: When, Stage and Set are for messages.
 	OnGap bool
+	// Shadow runs the rule without sending anything: it is evaluated, fails,
+	// and is counted as any other, and a [Tap] shows what it would send. Its
+	// Stage runs, and keeps what it keeps; OnErrorHalt halts nothing.
+	Shadow bool
 	// LoopAllowed turns an error about a cycle through this rule into a
 	// warning. The rule then takes events only, and counts their hops.
 	LoopAllowed bool

@@ -77,6 +77,7 @@ type RuleStats struct {
 	Dropped     uint64  // messages that gave way in a full queue, or at the end of a drain
 	Conflated   uint64  // messages that a newer one with the same key took the place of
 	Stuck       uint64  // calls of a callback that took more than 10 s, or still do
+	Shadowed    uint64  // messages that a rule with Shadow would have sent, once for each target
 	Gaps        uint64  // gaps that a rule with OnGap was told of; their events count as delivered, or not, as messages do
 	Queued      int     // messages that wait for a callback, the log or the Stage, or are in its hands
 	Latency     Latency // of what was delivered, where it is known when it was received
@@ -149,7 +150,7 @@ type channelCounters struct {
 }
 
 type ruleCounters struct {
-	matched, filtered, errors, delivered, noReceivers, undelivered, panics, stuck, dropped, conflated, gaps atomic.Uint64
+	matched, filtered, errors, delivered, noReceivers, undelivered, panics, stuck, dropped, conflated, shadowed, gaps atomic.Uint64
 
 	latency  latencyCounters
 	failures lograte.Limiter
@@ -233,6 +234,7 @@ func (c *counters) snapshot() Stats {
 			Stuck:       r.stuck.Load(),
 			Dropped:     r.dropped.Load(),
 			Conflated:   r.conflated.Load(),
+			Shadowed:    r.shadowed.Load(),
 			Gaps:        r.gaps.Load(),
 			Latency:     r.latency.snapshot(),
 		}

@@ -143,6 +143,10 @@ func (w *worker) finish(m *filterd.Message, result *Result) {
 	}
 	guarded, mark := m.Entry != nil, len(w.deliveries)
 	for _, output := range result.Outputs {
+		if output.Shadow {
+			w.rules[output.rule.number].shadowed.Add(1)
+			continue
+		}
 		w.send(output)
 		guarded = guarded && output.Stream
 	}
@@ -187,7 +191,7 @@ func (w *worker) countMessage(channel *channelCounters, m *filterd.Message, resu
 // ruleError counts and reports a message that a rule failed on.
 func (e *Engine) ruleError(counters *ruleCounters, r *rule, m *filterd.Message, err error) {
 	counters.errors.Add(1)
-	if r.OnError == OnErrorHalt {
+	if r.OnError == OnErrorHalt && !r.Shadow {
 		if m.Entry != nil {
 			m.Entry.Postpone()
 		}

@@ -147,6 +147,7 @@ type adminRule struct {
 	Panics      uint64       `json:"panics"`
 	Stuck       uint64       `json:"stuck"`
 	Dropped     uint64       `json:"dropped" jsonschema_description:"What gave way in a full queue, or at the end."`
+	Shadowed    uint64       `json:"shadowed" jsonschema_description:"What a rule with shadow would have sent, once for each target."`
 	Conflated   uint64       `json:"conflated" jsonschema_description:"What a newer message with the same key took the place of."`
 	Queued      int          `json:"queued"`
 	Gaps        uint64       `json:"gaps" jsonschema_description:"Gaps of what the rule takes messages from."`
@@ -366,7 +367,7 @@ func newAdminRule(r engine.Rule, found access, s engine.RuleStats, s2 *engine.St
 	a := adminRule{
 		Name: r.Name, From: r.Sources(), To: []string{},
 		Matched: s.Matched, Filtered: s.Filtered, Errors: s.Errors, Delivered: s.Delivered, NoReceivers: s.NoReceivers,
-		Undelivered: s.Undelivered, Panics: s.Panics, Stuck: s.Stuck, Dropped: s.Dropped, Conflated: s.Conflated, Queued: s.Queued,
+		Undelivered: s.Undelivered, Panics: s.Panics, Stuck: s.Stuck, Dropped: s.Dropped, Conflated: s.Conflated, Shadowed: s.Shadowed, Queued: s.Queued,
 		Latency: newAdminLatency(&s.Latency),
 	}
 	if r.When != nil {

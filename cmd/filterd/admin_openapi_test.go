@@ -188,6 +188,7 @@ rules:
   lossy: {from: in, when: data.n > 1, to: v1, on_error: dead_letter, dead_letter: numbers}
   binary: {from: [bytes, stamped], to: v3}
   staged: {from: in, when: data.n > 1, wasm: m, to: v2}
+  shadow: {from: in, when: data.n > 1, to: v1, shadow: true}
   stored: {from: {stream: st, group: g}, to: v4}
   posted: {from: nothing, to: {webhook: h}}
 `)
@@ -227,6 +228,8 @@ rules:
 		explain.body = body
 		c.ask(200, explain)
 	}
+	explain.body, explain.url = `{"data": {"n": 2}}`, "/api/v1/rules/shadow/explain"
+	c.ask(200, explain)
 	explain.body, explain.url = `{"data": {"n": "x"}}`, "/api/v1/rules/lossy/explain"
 	c.ask(200, explain)
 	explain.body, explain.url = `{"channel": "bytes", "payload_base64": "/w=="}`, "/api/v1/rules/binary/explain"
@@ -419,7 +422,7 @@ func (c *coverage) note(schema map[string]any, document any) {
 // offline is what only the command explain shows, which runs modules.
 var offline = []string{
 	"ExplainedField.path", "ExplainedField.value", "ExplainedStage.emitted", "ExplainedStage.error",
-	"ExplainedStage.payload", "ExplainedStage.payload_base64", "Delivery.rule", "Delivery.to", "Delivery.payload", "Delivery.payload_base64",
+	"ExplainedStage.payload", "ExplainedStage.payload_base64", "Delivery.rule", "Delivery.to", "Delivery.payload", "Delivery.payload_base64", "Delivery.shadow",
 }
 
 // check reports what of the file nobody has answered.

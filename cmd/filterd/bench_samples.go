@@ -180,6 +180,9 @@ func (e *expectation) foresee(processor *engine.Processor, m *filterd.Message, d
 		f.matched = f.matched || o.Matched
 	}
 	for _, o := range result.Outputs {
+		if o.Shadow {
+			continue
+		}
 		if o.Channel == "" || o.Stream {
 			e.others[o.Rule] = true
 			continue

@@ -61,6 +61,9 @@ func (e *explainedMessage) report(r *report) {
 		if output.DeadLetter {
 			kind = " (a dead letter)"
 		}
+		if output.Shadow {
+			kind += " (not sent: the rule is a shadow)"
+		}
 		r.line(label, "%s%s: %s", output.To, kind, output.delivery)
 		label = ""
 	}

@@ -50,6 +50,7 @@ var (
 	metricDeliveries  = metric{"filterd_rule_deliveries_total", "Messages that were published, logged, or taken by a webhook or callback, once for each target.", "counter", []string{"rule"}}
 	metricNoReceivers = metric{"filterd_rule_no_receivers_total", "Messages that were published while nobody was subscribed.", "counter", []string{"rule"}}
 	metricDrops       = metric{"filterd_rule_drops_total", "Messages that were lost on their way to a target, by reason: queue_full (they gave way in a full queue, or at the end), conflated (a newer one with the same key took their place), or undelivered (publishing, a webhook or a callback failed).", "counter", []string{"rule", "reason"}}
+	metricShadowed    = metric{"filterd_rule_shadowed_total", "Messages that a rule with shadow would have sent, once for each target.", "counter", []string{"rule"}}
 	metricPanics      = metric{"filterd_rule_panics_total", "Callbacks that panicked.", "counter", []string{"rule"}}
 	metricStuck       = metric{"filterd_rule_stuck_total", "Callbacks that took more than 10 s.", "counter", []string{"rule"}}
 	metricQueued      = metric{"filterd_rule_queued", "Messages that wait for the rule's module, callback or log, or are in its hands.", "gauge", []string{"rule"}}
@@ -93,7 +94,7 @@ func allMetrics() []metric {
 		metricBuild, metricReady,
 		metricGeneration, metricReloads, metricRules, metricLinear, metricEvaluations,
 		metricMessages, metricLost, metricUnrouted, metricRefused, metricTaken, metricDeadLetters,
-		metricMatches, metricFiltered, metricErrors, metricDeliveries, metricNoReceivers, metricDrops, metricPanics, metricStuck,
+		metricMatches, metricFiltered, metricErrors, metricDeliveries, metricNoReceivers, metricDrops, metricShadowed, metricPanics, metricStuck,
 		metricQueued, metricRuleGaps, metricLatency,
 		metricGaps, metricGapTime, metricChannelGaps, metricChannelGapTime,
 		metricStreamEntries, metricStreamHeld,
@@ -236,6 +237,7 @@ func (to series) rule(name string, r *engine.RuleStats) {
 	to.some(metricDrops, r.Dropped, name, "queue_full")
 	to.some(metricDrops, r.Conflated, name, "conflated")
 	to.some(metricDrops, r.Undelivered, name, "undelivered")
+	to.some(metricShadowed, r.Shadowed, name)
 	to.some(metricPanics, r.Panics, name)
 	to.some(metricStuck, r.Stuck, name)
 	to.some(metricQueued, uint64(r.Queued), name)

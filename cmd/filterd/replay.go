@@ -55,6 +55,7 @@ type delivery struct {
 	To            string  `json:"to"`
 	Payload       *string `json:"payload,omitempty"`
 	PayloadBase64 []byte  `json:"payload_base64,omitempty"`
+	Shadow        bool    `json:"shadow,omitempty"` // it would be one
 }
 
 func replay(c *cli.Context) error {
@@ -88,6 +89,9 @@ func replay(c *cli.Context) error {
 		}
 		t.add(n, result)
 		for _, output := range result.Outputs {
+			if output.Shadow {
+				continue
+			}
 			if err := printJSON(out, newDelivery(output)); err != nil {
 				return err
 			}
@@ -157,7 +161,7 @@ func readMessage(channel, stream string, line []byte) (*filterd.Message, error) 
 }
 
 func newDelivery(output engine.Output) delivery {
-	d := delivery{Rule: output.Rule, To: destination(output)}
+	d := delivery{Rule: output.Rule, To: destination(output), Shadow: output.Shadow}
 	if utf8.Valid(output.Payload) {
 		text := string(output.Payload)
 		d.Payload = &text

@@ -266,7 +266,7 @@ func logStats(logger *slog.Logger, s engine.Stats) {
 	for _, name := range slices.Sorted(maps.Keys(s.Rules)) {
 		r := s.Rules[name]
 		logger.Info("rule", "rule", name, "matched", r.Matched, "filtered", r.Filtered, "delivered", r.Delivered, "no_receivers", r.NoReceivers,
-			"errors", r.Errors, "undelivered", r.Undelivered, "panics", r.Panics, "stuck", r.Stuck, "dropped", r.Dropped, "conflated", r.Conflated, "gaps", r.Gaps)
+			"errors", r.Errors, "undelivered", r.Undelivered, "panics", r.Panics, "stuck", r.Stuck, "dropped", r.Dropped, "conflated", r.Conflated, "shadowed", r.Shadowed, "gaps", r.Gaps)
 	}
 	logger.Info("stopped", "gaps", s.Gaps, "gap_time", s.GapTime, "dead_letters", s.DeadLetters,
 		"dead_letters_lost", s.DeadLettersLost, "unrouted", s.Unrouted, "refused", s.Refused, "taken", s.Taken)
