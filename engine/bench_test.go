@@ -82,10 +82,13 @@ func TestProcessAllocates(t *testing.T) {
 // BenchmarkBatch measures one rule on batches of different messages, as a source
 // hands them over, up to a sink that does nothing: a message each.
 func BenchmarkBatch(b *testing.B) {
-	for _, test := range []struct{ name, limit string }{{"kept", "10000"}, {"dropped", "1000000"}} {
+	for _, test := range []struct {
+		name, limit string
+		set         []engine.Member
+	}{{"kept", "10000", nil}, {"dropped", "1000000", nil}, {"set", "10000", []engine.Member{{Name: "notional", Value: value(b, "data.price * data.qty")}}}} {
 		b.Run(test.name, func(b *testing.B) {
 			e := newEngine(b, engine.Config{
-				Table: table(b, engine.Rule{Name: "r", From: []string{"in"}, When: when(`data.symbol == "BTC-USD" && data.price * data.qty > ` + test.limit), To: to("out")}),
+				Table: table(b, engine.Rule{Name: "r", From: []string{"in"}, Set: test.set, When: when(`data.symbol == "BTC-USD" && data.price * data.qty > ` + test.limit), To: to("out")}),
 				Sink:  filterd.SinkFunc(func(context.Context, []filterd.Delivery) {}),
 			})
 			batch := make([]*filterd.Message, 256)

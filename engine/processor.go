@@ -2,13 +2,16 @@ package engine
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"math"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/filterd/filterd"
+	"github.com/filterd/filterd/internal/projection"
 )
 
 // A Processor applies a table to one message after the other, and says what
@@ -564,11 +567,11 @@ func (p *Processor) rewrite(r *rule, values []filterd.Evaluator, m, out *filterd
 		if err != nil {
 			return nil, fmt.Errorf("loop: %w", err)
 		}
-		p.set.member(hopsAttribute, fmt.Appendf(nil, "%d", hops+1))
+		p.set.member(hopsAttribute, hopsTexts[hops+1])
 	}
 	at := 0
 	if set {
-		if _, err := out.Data(); err != nil {
+		if err := out.Err(); err != nil {
 			return nil, fmt.Errorf("set: %w", err)
 		}
 		if event {
@@ -608,16 +611,30 @@ func (p *Processor) setMembers(r *rule, values []filterd.Evaluator, m *filterd.M
 	return nil
 }
 
+// hopsTexts are what it can be.
+var hopsTexts = func() (texts [MaxHops + 1][]byte) {
+	for i := range texts {
+		texts[i] = strconv.AppendInt(nil, int64(i), 10)
+	}
+	return texts
+}()
+
 // countHops returns how often filterd has rewritten a message so far.
 func countHops(m *filterd.Message) (int, error) {
-	attributes, err := m.Attributes()
-	if err != nil {
-		return 0, err
+	if !m.IsEvent() {
+		return 0, m.Err()
 	}
-	value, present := attributes[hopsAttribute]
-	if !present {
+	var found projection.Value
+	for member := range projection.Members(m.Payload, 0) {
+		if member.Is(m.Payload, hopsAttribute) {
+			found = member.Value
+		}
+	}
+	if found.Kind == projection.Missing || found.Kind == projection.Null {
 		return 0, nil
 	}
+	var value any
+	_ = json.Unmarshal(found.Of(m.Payload), &value) // a part of a valid document
 	hops, ok := value.(float64)
 	if !ok || hops != math.Trunc(hops) || hops < 0 {
 		return 0, fmt.Errorf("attribute %s is %v, not a count", hopsAttribute, value)

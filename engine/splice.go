@@ -21,6 +21,13 @@ type splicer struct {
 	payload []byte // a valid JSON document
 	object  []memberEdit
 	inData  []memberEdit
+
+	// Memory that is used again.
+	encoder *json.Encoder // into texts
+	texts   bytes.Buffer
+	values  []projection.Value
+	changes []edit
+	added   []byte
 }
 
 type memberEdit struct {
@@ -35,7 +42,13 @@ type edit struct {
 }
 
 func (s *splicer) reset(payload []byte) {
-	*s = splicer{payload: payload, object: s.object[:0], inData: s.inData[:0]}
+	if s.encoder == nil {
+		s.encoder = json.NewEncoder(&s.texts)
+		s.encoder.SetEscapeHTML(false)
+	}
+	s.payload, s.object, s.inData = payload, s.object[:0], s.inData[:0]
+	s.texts.Reset()
+	s.changes, s.added = s.changes[:0], s.added[:0]
 }
 
 // member sets a member of the document.
@@ -52,7 +65,7 @@ func (s *splicer) dataMember(name string, text []byte) {
 func (s *splicer) data() (int, error) {
 	at := -1
 	for m := range projection.Members(s.payload, 0) {
-		if m.Name(s.payload) == "data" {
+		if m.Is(s.payload, "data") {
 			at = int(m.Value.Start)
 		}
 	}
@@ -64,22 +77,22 @@ func (s *splicer) data() (int, error) {
 
 // finish returns the changed document. The data starts at offset data.
 func (s *splicer) finish(data int) ([]byte, error) {
-	edits := s.edits(0, s.object)
+	s.edits(0, s.object)
 	if len(s.inData) > 0 {
 		value := bytes.TrimLeft(s.payload[data:], " \t\r\n")
 		if len(value) == 0 || value[0] != '{' {
 			return nil, errors.New("data is not an object: only an object has members to set")
 		}
-		edits = append(edits, s.edits(data, s.inData)...)
-		slices.SortStableFunc(edits, func(a, b edit) int { return cmp.Compare(a.start, b.start) })
+		s.edits(data, s.inData)
 	}
+	slices.SortStableFunc(s.changes, func(a, b edit) int { return cmp.Compare(a.start, b.start) })
 	size := len(s.payload)
-	for _, e := range edits {
+	for _, e := range s.changes {
 		size += len(e.text)
 	}
 	out := make([]byte, 0, size)
 	at := 0
-	for _, e := range edits {
+	for _, e := range s.changes {
 		out = append(out, s.payload[at:e.start]...)
 		out = append(out, e.text...)
 		at = e.end
@@ -87,58 +100,52 @@ func (s *splicer) finish(data int) ([]byte, error) {
 	return append(out, s.payload[at:]...), nil
 }
 
-// edits returns the edits, by position, that set members of the object at an
-// offset.
-func (s *splicer) edits(at int, members []memberEdit) []edit {
+// edits adds the changes that set members of the object at an offset.
+func (s *splicer) edits(at int, members []memberEdit) {
 	if len(members) == 0 {
-		return nil
+		return
 	}
-	values := make([]projection.Value, len(members)) // to replace
-	last := -1                                       // behind the object's last member
+	s.values = slices.Grow(s.values[:0], len(members))[:len(members)] // to replace
+	clear(s.values)
+	last := -1 // behind the object's last member
 	for m := range projection.Members(s.payload, at) {
-		name := m.Name(s.payload)
 		for i := range members {
-			if members[i].name == name {
-				values[i] = m.Value
+			if m.Is(s.payload, members[i].name) {
+				s.values[i] = m.Value
 			}
 		}
 		last = int(m.Value.End)
 	}
-	var edits []edit
-	var added []byte
+	mark := len(s.added)
 	for i, m := range members {
-		if values[i].End > 0 {
-			edits = append(edits, edit{int(values[i].Start), int(values[i].End), m.text})
+		if v := s.values[i]; v.End > 0 {
+			s.changes = append(s.changes, edit{int(v.Start), int(v.End), m.text})
 			continue
 		}
-		if last >= 0 || len(added) > 0 {
-			added = append(added, ',')
+		if last >= 0 || len(s.added) > mark {
+			s.added = append(s.added, ',')
 		}
-		added = filterd.AppendString(added, m.name)
-		added = append(added, ':')
-		added = append(added, m.text...)
+		s.added = filterd.AppendString(s.added, m.name)
+		s.added = append(s.added, ':')
+		s.added = append(s.added, m.text...)
 	}
-	if added != nil {
+	if len(s.added) > mark {
 		if last < 0 {
 			last = at + bytes.IndexByte(s.payload[at:], '{') + 1
 		}
-		edits = append(edits, edit{last, last, added})
+		s.changes = append(s.changes, edit{last, last, s.added[mark:]})
 	}
-	slices.SortStableFunc(edits, func(a, b edit) int { return cmp.Compare(a.start, b.start) })
-	return edits
 }
 
-// encode returns a value as compact JSON.
+// encode returns a value as compact JSON. It is valid until reset.
 func (s *splicer) encode(value any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(value); err != nil {
+	mark := s.texts.Len()
+	if err := s.encoder.Encode(value); err != nil {
 		var unsupported *json.UnsupportedValueError
 		if errors.As(err, &unsupported) {
 			return nil, fmt.Errorf("the value is %s, which JSON can't express", unsupported.Str)
 		}
 		return nil, fmt.Errorf("the value can't be expressed in JSON: %w", err)
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+	return bytes.TrimSuffix(s.texts.Bytes()[mark:], []byte("\n")), nil
 }

@@ -108,6 +108,7 @@ func FuzzSplice(f *testing.F) {
 
 func TestEncode(t *testing.T) {
 	var s splicer
+	s.reset(nil)
 	for _, test := range []struct {
 		value any
 		want  string

@@ -86,8 +86,10 @@ func (f *Filter) Kind() filterd.Kind { return Kind{} }
 // [filterd.Value].
 type Value struct {
 	program *program
-	places  []*place // reads, and what is above them
-	reads   []*place
+	places  []*place             // that the program and the term read, and what is above them
+	reads   []*place             // by the program
+	compute func(*machine) value // nil: only expr can
+	float   bool                 // its numbers are float64s, as expr's are
 }
 
 // CompileValue compiles an expression that yields any value. The error is a
@@ -100,7 +102,12 @@ func CompileValue(source string, opts ...Option) (*Value, error) {
 	t := newTranslator()
 	reads := [][]*place{t.reads(p.vm.Node())}
 	settle(reads)
-	return &Value{program: p, places: t.places, reads: reads[0]}, nil
+	v := &Value{program: p, reads: reads[0]}
+	if term := t.value(p.vm.Node()); term != nil {
+		v.compute, v.float = compileValue(term), term.float
+	}
+	v.places = t.places
+	return v, nil
 }
 
 // String returns the expression.

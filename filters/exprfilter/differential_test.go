@@ -3,6 +3,7 @@ package exprfilter
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -304,6 +305,49 @@ func TestDifferentialAlike(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("seed %d", seed)
 		}
+	}
+}
+
+// Values are those of plain expr, to the type.
+func TestDifferentialValues(t *testing.T) {
+	computed := 0
+	for seed := range uint64(iterations()) {
+		g := grammar{rand.New(rand.NewPCG(seed, 4))}
+		var payloads []string
+		for range 20 {
+			payloads = append(payloads, g.message())
+		}
+		for range 20 {
+			source := g.value(3)
+			if g.IntN(4) == 0 {
+				source = g.condition(2)
+			}
+			v, err := CompileValue(source, Full())
+			if err != nil {
+				continue
+			}
+			if v.compute != nil {
+				computed++
+			}
+			projection := filterd.NewProjection(v.Paths())
+			evaluator := v.Bind(projection.Slots(v.Paths()))
+			for _, payload := range payloads {
+				m := &filterd.Message{Channel: "a", Payload: []byte(payload)}
+				m.Bind(projection)
+				got, gotErr := evaluator.Evaluate(m)
+				env, err := environmentOf(&filterd.Message{Channel: "a", Payload: []byte(payload)})
+				var want any
+				if err == nil {
+					want, err = vm.Run(v.program.vm, env)
+				}
+				if (gotErr == nil) != (err == nil) || !reflect.DeepEqual(got, want) && fmt.Sprint(got, want) != "NaN NaN" {
+					t.Fatalf("%s on %s: %T %v, %v, want %T %v, %v", source, payload, got, got, gotErr, want, want, err)
+				}
+			}
+		}
+	}
+	if computed == 0 {
+		t.Error("no value was computed without expr")
 	}
 }
 

@@ -397,5 +397,17 @@ type evaluator struct {
 
 func (e *evaluator) Evaluate(message *filterd.Message) (any, error) {
 	e.machine.load(message)
+	if e.value.compute != nil {
+		switch v := e.value.compute(&e.machine); {
+		case v.class == classTrue || v.class == classFalse:
+			return v.class == classTrue, nil
+		case v.class == classNil:
+			return nil, nil
+		case v.class == classNumber && e.value.float:
+			return v.number, nil
+		case v.class == classString:
+			return string(v.text), nil
+		}
+	}
 	return e.machine.run(e.value.program, e.value.reads)
 }

@@ -28,6 +28,14 @@ type Member struct {
 // Name returns the member's unescaped name.
 func (m Member) Name(document []byte) string { return Unquote(m.Key.Of(document)) }
 
+// Is reports whether the member has a name.
+func (m Member) Is(document []byte, name string) bool {
+	if inside := document[m.Key.Start+1 : m.Key.End-1]; isPlain(inside) {
+		return string(inside) == name
+	}
+	return m.Name(document) == name
+}
+
 // Members yields the members of the object that starts at the first
 // non-space byte from offset at, in the document's order and with
 // duplicates. It yields nothing where no object starts there.
