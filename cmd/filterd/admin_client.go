@@ -65,7 +65,7 @@ func newAdminClient(c *cli.Context) (*adminClient, error) {
 		if isMissing(err) {
 			return nil, usage("there is no config file %s: name the daemon's with -c, or the daemon itself by --admin URL", path)
 		}
-		return nil, configError(c, err)
+		return nil, configError(c, c.String("config"), err)
 	}
 	if server == nil {
 		return nil, usage(`%s has no section server, so its daemon can't be asked: add "server: {}" and start it again`, path)

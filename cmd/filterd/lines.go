@@ -91,7 +91,7 @@ func eachLine(ctx context.Context, r io.Reader, t *tally, do func(n int, line []
 			t.invalid(lines.n, errLineOverLimit)
 			continue
 		case err != nil:
-			return fmt.Errorf("read line %d: %w", lines.n+1, err)
+			return fmt.Errorf("read line %d: %w", lines.n, err)
 		}
 		t.Lines++
 		if err := do(lines.n, line); err != nil {

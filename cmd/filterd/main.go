@@ -90,13 +90,15 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		Description: "filterd subscribes to Redis channels, checks each message against its channel's contract,\n" +
 			"evaluates rules on it, and sends what they keep to other channels.\n\n" +
 			"Try it: filterd demo",
-		Reader:                 stdin,
-		Writer:                 stdout,
-		ErrWriter:              stderr,
-		HideHelpCommand:        true,
-		UseShortOptionHandling: false,
-		ExitErrHandler:         func(*cli.Context, error) {}, // run decides
-		OnUsageError:           onUsageError,
+		Reader:          stdin,
+		Writer:          stdout,
+		ErrWriter:       stderr,
+		HideHelpCommand: true,
+		// A channel may have a comma in its name.
+		DisableSliceFlagSeparator: true,
+		UseShortOptionHandling:    false,
+		ExitErrHandler:            func(*cli.Context, error) {}, // run decides
+		OnUsageError:              onUsageError,
 		Action: func(c *cli.Context) error {
 			if name := c.Args().First(); name != "" {
 				return usage("there is no command %q%s\nRun 'filterd --help' for the list of commands", name, didYouMean(name, commandNames(c.App.Commands)))
@@ -105,7 +107,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			runCommand(), demoCommand(), checkCommand(), testCommand(), explainCommand(), evalCommand(), replayCommand(),
-			publishCommand(), tailCommand(), statusCommand(), gapsCommand(), topCommand(), dlqCommand(), benchCommand(), wasmCommand(), schemaCommand(), rawRelayCommand(),
+			publishCommand(), tailCommand(), recordCommand(), statusCommand(), gapsCommand(), topCommand(), dlqCommand(), benchCommand(), wasmCommand(), schemaCommand(), rawRelayCommand(),
 		},
 	}
 	finish(app.Commands)

@@ -55,9 +55,14 @@ func noArguments(c *cli.Context) error {
 // loadConfig loads the config file that --config names. It writes warnings to
 // standard error.
 func loadConfig(c *cli.Context, options ...config.Option) (*config.Config, error) {
-	loaded, err := config.Load(c.String("config"), options...)
+	return loadFile(c, c.String("config"), options...)
+}
+
+// loadFile is loadConfig for a file of another name.
+func loadFile(c *cli.Context, name string, options ...config.Option) (*config.Config, error) {
+	loaded, err := config.Load(name, options...)
 	if err != nil {
-		return nil, configError(c, err)
+		return nil, configError(c, name, err)
 	}
 	for _, warning := range loaded.Warnings {
 		if !asJSON(c) {
@@ -68,7 +73,7 @@ func loadConfig(c *cli.Context, options ...config.Option) (*config.Config, error
 }
 
 // configError shows what is wrong with a config file.
-func configError(c *cli.Context, err error) error {
+func configError(c *cli.Context, name string, err error) error {
 	var problems *config.Error
 	if !errors.As(err, &problems) {
 		return &exitError{code: exitUsage, err: err}
@@ -84,9 +89,9 @@ func configError(c *cli.Context, err error) error {
 		fmt.Fprintln(c.App.ErrWriter, printable(p.String()))
 	}
 	if isMissing(err) {
-		return usage("there is no config file: 'filterd demo --print-rules > %s' writes an example", c.String("config"))
+		return usage("there is no config file: 'filterd demo --print-rules > %s' writes an example", name)
 	}
-	return &exitError{code: exitUsage, err: fmt.Errorf("%s was refused: %s", c.String("config"), count(len(problems.Problems), "problem"))}
+	return &exitError{code: exitUsage, err: fmt.Errorf("%s was refused: %s", name, count(len(problems.Problems), "problem"))}
 }
 
 // redisError says with its exit code that Redis is unreachable.

@@ -56,7 +56,7 @@ func connectLoaded(c *cli.Context) (redis.UniversalClient, *config.Config, error
 		loaded = nil
 		options.URL = filterd.Secret(os.Getenv("REDIS_URL"))
 	default:
-		return nil, nil, configError(c, err)
+		return nil, nil, configError(c, c.String("config"), err)
 	}
 	if c.IsSet("url") {
 		options = pubsub.Options{URL: filterd.Secret(c.String("url"))}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"time"
-	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 
@@ -77,15 +75,7 @@ func tail(c *cli.Context) error {
 		FailFast: true,
 		Logger:   slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
-	var to filterd.Subscriptions
-	for _, channel := range c.Args().Slice() {
-		if filterd.IsGlob(channel) {
-			to.Globs = append(to.Globs, channel)
-		} else {
-			to.Channels = append(to.Channels, channel)
-		}
-	}
-	source.Subscribe(to)
+	source.Subscribe(subscriptions(c.Args().Slice()))
 	printer := &tailPrinter{c: c, registry: registry, left: c.Int("count"), stop: cancel}
 	if where != nil {
 		printer.where = where.Matcher()
@@ -137,17 +127,5 @@ func (p *tailPrinter) print(m *filterd.Message) {
 		fmt.Fprintf(p.c.App.Writer, "%s %s\n", oneLine(m.Channel), oneLine(string(m.Payload)))
 		return
 	}
-	line := struct {
-		Channel       string    `json:"channel"`
-		Pattern       string    `json:"pattern,omitempty"`
-		Received      time.Time `json:"received"`
-		Payload       *string   `json:"payload,omitempty"`
-		PayloadBase64 []byte    `json:"payload_base64,omitempty"`
-	}{Channel: m.Channel, Pattern: m.Pattern, Received: m.Received}
-	if text := string(m.Payload); utf8.ValidString(text) {
-		line.Payload = &text
-	} else {
-		line.PayloadBase64 = m.Payload
-	}
-	_ = printJSON(p.c.App.Writer, line)
+	_ = printJSON(p.c.App.Writer, newRecord(m))
 }

@@ -13,10 +13,12 @@ type tally struct {
 	c       *cli.Context
 	quiet   bool
 	errors  io.Writer // standard error
+	file    string    // that the lines are of; empty for standard input
 	Lines   int       `json:"lines"`
 	Matched int       `json:"matched"`
 	Invalid int       `json:"invalid"`
 	Errors  int       `json:"errors"`
+	Changed *int      `json:"changed,omitempty"` // lines of which two files make different things; nil if there is one
 }
 
 func newTally(c *cli.Context) *tally {
@@ -54,9 +56,12 @@ func (t *tally) report(line int, err error) {
 	case t.quiet:
 	case asJSON(t.c):
 		_ = printJSON(t.errors, struct {
+			File  string `json:"file,omitempty"`
 			Line  int    `json:"line"`
 			Error string `json:"error"`
-		}{line, err.Error()})
+		}{t.file, line, err.Error()})
+	case t.file != "":
+		fmt.Fprintf(t.errors, "%s:%d: %s\n", oneLine(t.file), line, oneLine(err.Error()))
 	default:
 		fmt.Fprintf(t.errors, "line %d: %s\n", line, oneLine(err.Error()))
 	}
@@ -68,7 +73,11 @@ func (t *tally) finish() error {
 	if asJSON(t.c) {
 		_ = printJSON(t.errors, t)
 	} else {
-		fmt.Fprintf(t.errors, "lines=%d matched=%d invalid=%d errors=%d\n", t.Lines, t.Matched, t.Invalid, t.Errors)
+		fmt.Fprintf(t.errors, "lines=%d matched=%d invalid=%d errors=%d", t.Lines, t.Matched, t.Invalid, t.Errors)
+		if t.Changed != nil {
+			fmt.Fprintf(t.errors, " changed=%d", *t.Changed)
+		}
+		fmt.Fprintln(t.errors)
 	}
 	if t.Invalid+t.Errors > 0 {
 		return &exitError{code: exitFailed}
