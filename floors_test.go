@@ -19,6 +19,7 @@ var floors = map[string]struct{ own, foreign []string }{
 	"internal/lograte":      {},
 	"internal/lane":         {},
 	"internal/resp":         {},
+	"internal/ledger":       {},
 	"internal/stamps":       {},
 	"":                      {own: []string{"internal/projection"}, foreign: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 	"channels":              {own: []string{""}},
