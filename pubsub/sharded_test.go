@@ -93,6 +93,7 @@ func TestShardedSourceRefused(t *testing.T) {
 
 	server.Stop()
 	gone := NewShardedSource(rdb, SourceOptions{FailFast: true, Logger: (&log{}).logger()})
+	gone.Subscribe(filterd.Subscriptions{Sharded: []string{"open"}})
 	if err := gone.Run(context.Background(), &recorder{}); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("got %v", err)
 	}
