@@ -29,6 +29,7 @@ func TestMetricsFileIsGenerated(t *testing.T) {
 		"lists: nothing that a message says becomes one. Of a rule there are always its matches and errors; its other series are there once they have\n" +
 		"something to tell, so that ten thousand rules are not two hundred thousand series. They are read when Prometheus asks, and cost messages\n" +
 		"nothing; latencies take one look at the clock for each batch that is published.\n\n" +
+		"[prometheus-alerts.yaml](../deploy/prometheus-alerts.yaml) has alerts, and says how to scrape; [grafana-dashboard.json](../deploy/grafana-dashboard.json) is a dashboard.\n" +
 		"Beside these there are `go_*` and `process_*`, of Prometheus' client library.\n\n" +
 		"| metric | type | labels | meaning |\n|---|---|---|---|\n")
 	for _, m := range allMetrics() {
