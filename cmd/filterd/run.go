@@ -119,7 +119,8 @@ func runRules(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	reloads := &reloader{logger: logger}
+	manager := newService(logger)
+	reloads := &reloader{logger: logger, manager: manager}
 	reloads.config.Store(loaded)
 	defer func() { _ = reloads.config.Load().Close() }() // nothing of it runs any more
 	if embedded != nil {
@@ -158,6 +159,7 @@ func runRules(c *cli.Context) error {
 				args = append(args, "sharded", to.Sharded)
 			}
 			logger.Info("ready", args...)
+			manager.ready(reloads.status())
 			if c.Bool("log-memory") {
 				logMemory(logger)
 			}
@@ -186,7 +188,9 @@ func runRules(c *cli.Context) error {
 	var reloading sync.WaitGroup
 	running, stop := context.WithCancel(ctx)
 	reloading.Go(func() { reloads.run(running, hangups) })
-	err = eng.Run(ctx, source, streams, sharded)
+	reloading.Go(func() { manager.watch(running, eng) })
+	defer context.AfterFunc(c.Context, manager.stopping)()
+	err = eng.Run(ctx, manager.attend(source), streams, manager.attend(sharded))
 	stop()
 	reloading.Wait()
 	if cause := context.Cause(ctx); ctx.Err() != nil && c.Context.Err() == nil {

@@ -31,6 +31,7 @@ const (
 type reloader struct {
 	engine    *engine.Engine
 	logger    *slog.Logger
+	manager   *service
 	connected *pubsub.Options // nil: the config does not say where Redis is
 
 	maxMessage int // of the source
@@ -93,6 +94,8 @@ func (r *reloader) ask(ctx context.Context, signals chan<- os.Signal) (adminRelo
 // reload reloads once. A failure like the last one is not logged again, unless
 // somebody asked.
 func (r *reloader) reload(ctx context.Context, asked bool) (adminReloaded, error) {
+	done := r.manager.reloading()
+	defer func() { done(r.status()) }()
 	begin := time.Now()
 	bounded, cancel := context.WithTimeout(ctx, drainWait)
 	defer cancel()
@@ -148,6 +151,15 @@ func sameServer(a, b *config.Server) bool {
 
 // listed returns the names as a list that is [] in JSON where there are none.
 func listed(names []string) []string { return append([]string{}, names...) }
+
+// status says in a line what runs, and whether that is what the files say.
+func (r *reloader) status() string {
+	text := fmt.Sprintf("%s, generation %d", count(len(r.config.Load().Rules), "rule"), r.engine.Stats().Generation)
+	if r.refused != "" {
+		text += "; the files were refused, see the log"
+	}
+	return text
+}
 
 // logRefusal says what is wrong, where, and what to do about it.
 func (r *reloader) logRefusal(err error, took time.Duration) {
