@@ -123,3 +123,49 @@ type sourceFunc func(ctx context.Context, h filterd.Handler) error
 func (sourceFunc) Subscribe(filterd.Subscriptions) {}
 
 func (f sourceFunc) Run(ctx context.Context, h filterd.Handler) error { return f(ctx, h) }
+
+// batches is a source that hands the same batch over again and again.
+type batches struct {
+	*testing.B
+	batch []*filterd.Message
+}
+
+func (s *batches) Subscribe(filterd.Subscriptions) {}
+
+func (s *batches) Run(ctx context.Context, h filterd.Handler) error {
+	s.ResetTimer()
+	for range s.N {
+		received := time.Now()
+		for _, m := range s.batch {
+			m.Reset(m.Payload)
+			m.Received = received
+		}
+		h.Messages(ctx, s.batch)
+	}
+	return nil
+}
+
+// BenchmarkSource measures a batch of 64 messages from a source to a sink, with
+// what is counted on the way: one in ten is kept, or all are.
+func BenchmarkSource(b *testing.B) {
+	for _, every := range []int{10, 1} {
+		b.Run(fmt.Sprintf("one in %d", every), func(b *testing.B) {
+			e := newEngine(b, engine.Config{
+				Table: table(b, engine.Rule{Name: "r", From: []string{"in"}, When: when(`data.symbol == "BTC-USD" && data.price * data.qty > 10000`), To: to("out")}),
+				Sink:  filterd.SinkFunc(func(context.Context, []filterd.Delivery) {}),
+			})
+			source := &batches{B: b}
+			for i := range 64 {
+				payload := trade
+				if i%every > 0 {
+					payload = strings.Replace(trade, "BTC", "ETH", 1)
+				}
+				source.batch = append(source.batch, message("in", payload))
+			}
+			b.ReportAllocs()
+			if err := e.Run(b.Context(), source); err != nil {
+				b.Fatal(err)
+			}
+		})
+	}
+}

@@ -207,9 +207,9 @@ func (w *worker) tapBatch(taps []*Tap, program *program, part part) {
 		}
 		for i, m := range part.batch {
 			result := &part.processor.results[i]
-			outcome, err := part.processor.tapOutcome(r, m, result)
+			outcome, failed := part.processor.tapOutcome(r, m, result)
 			if (outcome != TapKept || r.Stage == nil) && t.shows(outcome) {
-				t.show(newTapped(outcome, m, err, r, result))
+				t.show(newTapped(outcome, m, failed(), r, result))
 			}
 		}
 	}
@@ -240,30 +240,32 @@ func (w *worker) tapStage(taps []*Tap, r *rule, batch []*filterd.Message) {
 }
 
 // tapOutcome says what a rule made of a message, which is one of those that the
-// processor has just treated.
-func (p *Processor) tapOutcome(r *rule, m *filterd.Message, result *Result) (TapOutcome, error) {
+// processor has just treated. The error, which may be dear, is made for who
+// asks.
+func (p *Processor) tapOutcome(r *rule, m *filterd.Message, result *Result) (outcome TapOutcome, failed func() error) {
+	is := func(err error) func() error { return func() error { return err } }
 	if result.Invalid != nil {
-		return TapInvalid, result.Invalid
+		return TapInvalid, is(result.Invalid)
 	}
 	at, ok := slices.BinarySearchFunc(result.Outcomes, r.number, func(o Outcome, number int) int { return o.number - number })
 	switch {
 	case ok && result.Outcomes[at].Err != nil:
-		return TapFailed, result.Outcomes[at].Err
+		return TapFailed, is(result.Outcomes[at].Err)
 	case ok:
-		return TapKept, nil
+		return TapKept, is(nil)
 	}
 	for i := range p.failing {
 		f := &p.failing[i]
 		if f.message != m {
 			continue
 		}
-		for _, number := range f.group.all {
-			if f.set.members[number] == r {
-				return TapFailed, fmt.Errorf("when: %w", f.matcher.Failure(m, number))
+		if _, ok := slices.BinarySearchFunc(f.group.quiet, r.number, func(r *rule, number int) int { return r.number - number }); ok {
+			return TapFailed, func() error {
+				return fmt.Errorf("when: %w", f.matcher.Failure(m, slices.Index(f.set.members, r)))
 			}
 		}
 	}
-	return TapNotKept, nil
+	return TapNotKept, is(nil)
 }
 
 func newTapped(outcome TapOutcome, m *filterd.Message, err error, r *rule, result *Result) Tapped {
