@@ -107,7 +107,7 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			runCommand(), demoCommand(), checkCommand(), testCommand(), explainCommand(), evalCommand(), replayCommand(),
-			publishCommand(), tailCommand(), recordCommand(), statusCommand(), gapsCommand(), topCommand(), dlqCommand(), benchCommand(), wasmCommand(), schemaCommand(), rawRelayCommand(),
+			publishCommand(), tailCommand(), recordCommand(), statusCommand(), gapsCommand(), topCommand(), dlqCommand(), benchCommand(), wasmCommand(), ledgerCommand(), schemaCommand(), rawRelayCommand(),
 		},
 	}
 	finish(app.Commands)
