@@ -242,7 +242,7 @@ type adminExplain struct {
 	Data          json.RawMessage `json:"data,omitempty" jsonschema_description:"Instead of payload: gets an event around it where the contract wants one."`
 }
 
-// text returns bytes as text if they are.
+// payloadText returns a payload as text if it is.
 func payloadText(payload []byte) (text *string, base64 []byte) {
 	if s := string(payload); utf8.ValidString(s) {
 		return &s, nil
@@ -363,7 +363,8 @@ func newAdminWebhooks(endpoints map[string]*webhook.Endpoint) []adminWebhook {
 	return webhooks
 }
 
-func newAdminRule(r engine.Rule, found access, s engine.RuleStats, s2 *engine.Stats) adminRule {
+func newAdminRule(r engine.Rule, found access, all *engine.Stats) adminRule {
+	s := all.Rules[r.Name]
 	a := adminRule{
 		Name: r.Name, From: r.Sources(), To: []string{},
 		Matched: s.Matched, Filtered: s.Filtered, Errors: s.Errors, Delivered: s.Delivered, NoReceivers: s.NoReceivers,
@@ -381,7 +382,7 @@ func newAdminRule(r engine.Rule, found access, s engine.RuleStats, s2 *engine.St
 	}
 	a.Index = adminIndex{found.Linear, found.By}
 	for _, from := range r.From {
-		a.Gaps += s2.ChannelGaps[from].Gaps
+		a.Gaps += all.ChannelGaps[from].Gaps
 	}
 	return a
 }

@@ -228,7 +228,7 @@ func (a *admin) describe(c *config.Config, rules []engine.Rule) (adminRules, err
 	}
 	described := adminRules{Generation: s.Generation, Time: now, Rules: []adminRule{}}
 	for _, r := range rules {
-		rule := newAdminRule(r, index[r.Name], s.Rules[r.Name], &s)
+		rule := newAdminRule(r, index[r.Name], &s)
 		rule.Rates = a.rates.of(r.Name, s.Rules[r.Name], now)
 		described.Rules = append(described.Rules, rule)
 	}
