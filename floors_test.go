@@ -23,7 +23,7 @@ var floors = map[string]struct{ own, foreign []string }{
 	"internal/stamps":       {},
 	"":                      {own: []string{"internal/projection"}, foreign: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 	"channels":              {own: []string{""}},
-	"filters/exprfilter":    {own: []string{""}, foreign: []string{"github.com/expr-lang/expr"}},
+	"filters/exprfilter":    {own: []string{"", "internal/spelling"}, foreign: []string{"github.com/expr-lang/expr"}},
 	"filters/wasmfilter":    {own: []string{"", "internal/metering", "internal/lograte"}, foreign: []string{"github.com/tetratelabs/wazero"}},
 	"guest":                 {},
 	"wasm-examples":         {},
