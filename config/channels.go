@@ -27,6 +27,7 @@ type loadedSchema struct {
 // registry.
 func (l *loader) channels(key string, n *node) {
 	var contracts []filterd.Contract
+	l.labels = make(map[string]string)
 	switch {
 	case n == nil:
 	case n.kind != mappingNode:
@@ -77,6 +78,7 @@ func (l *loader) contract(key, name string, e entry) filterd.Contract {
 	}
 	contractKey, contract := s.get("contract")
 	schemaKey, schema := s.get("schema")
+	l.labels[name] = label(name, schema, contract)
 	if contract != nil {
 		if _, ok := l.oneOf(contractKey, contract, contractNames...); ok {
 			if c, ok = channels.Contract(name); !ok {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/engine"
+	"github.com/filterd/filterd/filters/exprfilter"
 	"github.com/filterd/filterd/filters/wasmfilter"
 	"github.com/filterd/filterd/pubsub"
 	"github.com/filterd/filterd/webhook"
@@ -44,6 +45,9 @@ type Config struct {
 	// Warnings lists what is suspicious but was accepted, in the order of
 	// the file.
 	Warnings []Problem
+	// Hints lists where rules fail on valid messages of some sort, such as
+	// those without an optional member, in the order of the file.
+	Hints []Problem
 	// Files are the files that the config was made of: its own first, then
 	// schemas, modules and secrets in the order of the file. [Parse] has no
 	// file of its own.
@@ -159,7 +163,7 @@ func Parse(name string, src []byte, opts ...Option) (*Config, error) {
 		_ = l.config.Close() // what was loaded is of no use
 		return nil, &Error{Problems: found, Files: l.files}
 	}
-	l.config.Warnings, l.config.Files = l.warnings.sorted(), l.files
+	l.config.Warnings, l.config.Hints, l.config.Files = l.warnings.sorted(), l.hints.sorted(), l.files
 	return l.config, nil
 }
 
@@ -180,6 +184,7 @@ func newLoader(name string, src []byte, opts []Option) (*loader, error) {
 	t := newText(name, string(src))
 	l.problems = &problems{text: t}
 	l.warnings = &problems{text: t}
+	l.hints = &problems{text: t}
 	return l, nil
 }
 
@@ -196,6 +201,7 @@ type loader struct {
 	contracts   [sha256.Size]byte // hash of the channels and what they name
 	problems    *problems
 	warnings    *problems
+	hints       *problems
 	config      *Config
 	strict      bool // strict_channels
 	schemas     map[string]loadedSchema
@@ -204,6 +210,11 @@ type loader struct {
 	byName      map[string]int // rule name to index into rules
 	byModule    map[string]*moduleNode
 	byWebhook   map[string]*webhookNode
+
+	labels        map[string]string // of declared channels: where the schema is
+	types         map[typingKey]exprfilter.Typing
+	globContracts map[string]globContracts
+	compared      int // contracts with globs
 }
 
 // root reads the file's tree; nil, with a problem, if there is none.

@@ -39,8 +39,8 @@ func parse(text string, opts ...Option) (*Config, error) {
 }
 
 // TestCases runs the files of testdata/cases: a config and the files it names,
-// and what comes of it: the error or else the config, the warnings, and
-// whether the JSON Schema accepts the file too.
+// and what comes of it: the error or else the config, the warnings, the hints,
+// and whether the JSON Schema accepts the file too.
 func TestCases(t *testing.T) {
 	files, err := filepath.Glob("testdata/cases/*.txtar")
 	if err != nil || len(files) == 0 {
@@ -81,6 +81,9 @@ func TestCases(t *testing.T) {
 				for _, w := range c.Warnings {
 					got["warnings"] += w.String() + "\n"
 				}
+				for _, h := range c.Hints {
+					got["hints"] += h.String() + "\n"
+				}
 			}
 			got["schema"] = editor(t, schema, string(text)) + "\n"
 			for name, text := range got {
@@ -90,7 +93,7 @@ func TestCases(t *testing.T) {
 			}
 			if *update {
 				archive.Files = given
-				for _, name := range []string{"error", "config", "warnings", "schema"} {
+				for _, name := range []string{"error", "config", "warnings", "hints", "schema"} {
 					if got[name] != "" {
 						archive.Files = append(archive.Files, txtar.File{Name: "want/" + name, Data: []byte(got[name])})
 					}
@@ -539,8 +542,15 @@ func TestProblemsAsJSON(t *testing.T) {
 
 // BenchmarkParse loads 10,000 rules.
 func BenchmarkParse(b *testing.B) {
+	b.Run("untyped", func(b *testing.B) { benchmarkParse(b, "") })
+	b.Run("typed", func(b *testing.B) {
+		benchmarkParse(b, "channels: {PRICE_DATA: {contract: builtin}, \"prices.*\": {schema: {properties: {symbol: {type: string}, price: {type: number}, qty: {type: number}}}}}\n")
+	})
+}
+
+func benchmarkParse(b *testing.B, channels string) {
 	var text strings.Builder
-	text.WriteString("rules:\n")
+	text.WriteString(channels + "rules:\n")
 	for i := range 10_000 {
 		fmt.Fprintf(&text, `  rule%d:
     from: [PRICE_DATA, "prices.*"]

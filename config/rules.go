@@ -84,12 +84,17 @@ func (l *loader) rule(key string, e entry) {
 	if key, n := s.get("from"); n != nil {
 		l.sources(key, n, &nodes, &r)
 	}
+	var in scope
+	if !nodes.isFaulty("from") {
+		in.typings, in.open = l.typings(&r)
+	}
 	if key, n := s.get("when"); n != nil {
 		if source, ok := l.expression(key, n); ok {
 			if filter, err := exprfilter.Compile(source, profile...); err != nil {
 				l.sourceError(key, n, 0, err)
 			} else {
 				r.When = filter
+				l.check(key, n, 0, filter, in)
 			}
 		}
 	}
@@ -102,14 +107,19 @@ func (l *loader) rule(key string, e entry) {
 				l.sourceError(key, n, 0, err)
 			} else {
 				r.Key = value
+				l.check(key, n, 0, value, in) // it is evaluated on the message as it came
 			}
 		}
 	}
+	if _, n := s.get("wasm"); n != nil {
+		in = scope{open: true} // nobody knows what it makes of data
+	}
 	if key, n := s.get("set"); n != nil {
-		r.Set = l.members(key, n, &nodes, profile)
+		r.Set = l.members(key, n, &nodes, profile, in)
+		in = in.after(r.Set)
 	}
 	if key, n := s.get("to"); n != nil {
-		r.To = l.targets(key, n, &nodes, profile)
+		r.To = l.targets(key, n, &nodes, profile, in)
 	}
 	if key, n := s.get("key"); n != nil && !usesKey(s, r.To) {
 		offset, length := l.problems.text.whole(n)
@@ -366,7 +376,7 @@ func (l *loader) sourceError(key string, n *node, base int, err error) {
 }
 
 // members reads what set adds to data.
-func (l *loader) members(key string, n *node, nodes *ruleNodes, profile []exprfilter.Option) []engine.Member {
+func (l *loader) members(key string, n *node, nodes *ruleNodes, profile []exprfilter.Option, in scope) []engine.Member {
 	if n.kind != mappingNode {
 		l.want(key, n, "write {name: expression}", "a mapping")
 		return nil
@@ -390,6 +400,7 @@ func (l *loader) members(key string, n *node, nodes *ruleNodes, profile []exprfi
 				l.sourceError(memberKey, e.value, 0, err)
 			} else {
 				m.Value = value
+				l.check(memberKey, e.value, 0, value, in)
 			}
 		}
 		if m.Value == nil && len(m.Constant) == 0 {
@@ -401,10 +412,10 @@ func (l *loader) members(key string, n *node, nodes *ruleNodes, profile []exprfi
 }
 
 // targets reads one target, or a list of targets.
-func (l *loader) targets(key string, n *node, nodes *ruleNodes, profile []exprfilter.Option) []engine.Target {
+func (l *loader) targets(key string, n *node, nodes *ruleNodes, profile []exprfilter.Option, in scope) []engine.Target {
 	if n.kind != listNode {
 		nodes.lists["to"] = []placed{{key, n}}
-		return []engine.Target{l.target(key, n, profile)}
+		return []engine.Target{l.target(key, n, profile, in)}
 	}
 	if len(n.items) == 0 {
 		l.fail(key, n, "", "the list is empty")
@@ -412,7 +423,7 @@ func (l *loader) targets(key string, n *node, nodes *ruleNodes, profile []exprfi
 	}
 	targets := make([]engine.Target, len(n.items))
 	for i, item := range n.items {
-		targets[i] = l.target(element(key, i), item, profile)
+		targets[i] = l.target(element(key, i), item, profile, in)
 		nodes.lists["to"] = append(nodes.lists["to"], placed{element(key, i), item})
 	}
 	return targets
@@ -425,7 +436,7 @@ func noTarget() engine.Target {
 	return engine.Target{Log: &level}
 }
 
-func (l *loader) target(key string, n *node, profile []exprfilter.Option) engine.Target {
+func (l *loader) target(key string, n *node, profile []exprfilter.Option, in scope) engine.Target {
 	if n.kind == mappingNode {
 		return l.otherTarget(key, n)
 	}
@@ -456,6 +467,7 @@ func (l *loader) target(key string, n *node, profile []exprfilter.Option) engine
 		l.sourceError(key, n, len("${"), err)
 		return computedAnyhow()
 	}
+	l.check(key, n, len("${"), value, in)
 	return engine.Target{Computed: value}
 }
 

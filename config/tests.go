@@ -86,6 +86,9 @@ func (l *loader) test(key string, n *node, t Test, r engine.Rule) {
 		t.Outcome = OutcomeDeliver
 	}
 	l.testChannel(key, s, &t, r)
+	if in != nil && !t.Raw && t.Outcome != OutcomeInvalid {
+		l.checkInput(inKey, in, t.Channel)
+	}
 	l.config.Tests = append(l.config.Tests, t)
 }
 

@@ -20,7 +20,7 @@ func checkCommand() *cli.Command {
 		Usage: "compile a config file and everything it names, and run nothing",
 		Flags: []cli.Flag{
 			configFlag(),
-			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "list the rules, and how each is found for a message"},
+			&cli.BoolFlag{Name: "verbose", Aliases: []string{"v"}, Usage: "list the rules, how each is found for a message, and where one fails on messages that lack an optional member"},
 			&cli.BoolFlag{Name: "redis", Usage: "also connect to Redis; exit code 3 if it is unreachable"},
 			outputFlag(),
 		},
@@ -52,6 +52,10 @@ func check(c *cli.Context) error {
 			return err
 		}
 	}
+	var hints []config.Problem
+	if c.Bool("verbose") {
+		hints = loaded.Hints
+	}
 	if asJSON(c) {
 		return printJSON(c.App.Writer, struct {
 			OK       bool             `json:"ok"`
@@ -60,7 +64,8 @@ func check(c *cli.Context) error {
 			Channels int              `json:"channels"`
 			Tests    int              `json:"tests"`
 			Warnings []config.Problem `json:"warnings"`
-		}{true, loaded.Table.Rules(), found, len(loaded.Registry.Contracts()), len(loaded.Tests), loaded.Warnings})
+			Hints    []config.Problem `json:"hints,omitempty"`
+		}{true, loaded.Table.Rules(), found, len(loaded.Registry.Contracts()), len(loaded.Tests), loaded.Warnings, hints})
 	}
 	fmt.Fprintf(c.App.Writer, "%s: ok: %s, %s, %s\n", oneLine(loaded.Path), count(len(loaded.Rules), "rule"),
 		count(len(loaded.Registry.Contracts()), "declared channel"), count(len(loaded.Tests), "test"))
@@ -71,6 +76,9 @@ func check(c *cli.Context) error {
 		if a.Linear {
 			linear++
 		}
+	}
+	for _, hint := range hints {
+		fmt.Fprintf(c.App.ErrWriter, "hint: %s\n", printable(hint.String()))
 	}
 	if linear > 0 {
 		fmt.Fprintf(c.App.Writer, "evaluated for every message: %d of %s; what helps is a comparison with a constant first, joined by and\n",
