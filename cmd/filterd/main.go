@@ -2,6 +2,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -107,7 +108,8 @@ func newApp(stdin io.Reader, stdout, stderr io.Writer) *cli.App {
 		},
 		Commands: []*cli.Command{
 			runCommand(), demoCommand(), checkCommand(), testCommand(), explainCommand(), evalCommand(), replayCommand(),
-			publishCommand(), tailCommand(), recordCommand(), statusCommand(), gapsCommand(), topCommand(), dlqCommand(), benchCommand(), wasmCommand(), ledgerCommand(), schemaCommand(), rawRelayCommand(),
+			publishCommand(), tailCommand(), recordCommand(), statusCommand(), gapsCommand(), topCommand(), dlqCommand(), benchCommand(), wasmCommand(), ledgerCommand(), schemaCommand(), completionCommand(),
+			completeCommand(), manCommand(), rawRelayCommand(),
 		},
 	}
 	finish(app.Commands)
@@ -227,17 +229,29 @@ func didYouMean(word string, words []string) string {
 	return ""
 }
 
-// version is the module's version, or the commit it was built from.
+// release and commit are set by the linker where filterd is released.
+var release, commit string
+
+// version is the release or the module's version, the commit it was built from
+// where that is known, and Go's version.
 func version() string {
+	v, from := release, commit
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		return cmp.Or(v, "unknown")
 	}
-	v := info.Main.Version
+	changed := ""
 	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && (v == "" || v == "(devel)") {
-			v = "commit " + s.Value
+		switch {
+		case s.Key == "vcs.revision":
+			from = cmp.Or(from, s.Value)
+		case s.Key == "vcs.modified" && s.Value == "true" && commit == "":
+			changed = " with changes"
 		}
 	}
-	return v + " " + info.GoVersion
+	text := cmp.Or(v, info.Main.Version, "(devel)")
+	if from != "" {
+		text += " commit " + from + changed
+	}
+	return text + " " + info.GoVersion
 }
