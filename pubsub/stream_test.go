@@ -307,3 +307,80 @@ func TestStreamManyEntries(t *testing.T) {
 		t.Errorf("%d of %d", len(unique), entries)
 	}
 }
+
+// Large entries come in smaller batches.
+func TestStreamLargeEntries(t *testing.T) {
+	t.Parallel()
+	r := newStreamReader(&StreamSource{}, filterd.Stream{}, nil)
+	entries := func(n, size int) []streamEntry {
+		list := make([]streamEntry, n)
+		for i := range list {
+			list[i].fields = [][]byte{[]byte("event"), make([]byte, size)}
+		}
+		return list
+	}
+	for i, step := range []struct{ n, size, want int }{
+		{256, 100 << 10, 128}, {128, 100 << 10, 64}, {64, 100 << 10, 64}, {64, 1 << 10, 128}, {100, 1, 128}, {128, 1, 256}, {256, 1, 256},
+	} {
+		if r.limit(entries(step.n, step.size)); r.count != step.want {
+			t.Errorf("step %d: %d, want %d", i, r.count, step.want)
+		}
+	}
+	r.count = 1
+	if r.limit(entries(1, 16<<20)); r.count != 1 {
+		t.Error(r.count)
+	}
+}
+
+// In a Cluster a stream is read from the server that has it. What goes to
+// streams with its hash tag is written once, and to others at least once.
+func TestStreamCluster(t *testing.T) {
+	nodes := redistest.StartCluster(t)
+	rdb := clientWith(t, Options{Mode: ModeCluster, Addrs: []string{nodes[0].Addr}})
+	ctx := deadline(t)
+	sink := NewSink(rdb)
+	outcomes := make(chan string, 10)
+	h := &streamHandler{do: func(m *filterd.Message) {
+		to := "{a}out"
+		if string(m.Payload) == "elsewhere" {
+			to = "{b}out"
+		}
+		batch := []filterd.Delivery{{Channel: to, Stream: true, Payload: m.Payload, Entry: m.Entry}}
+		sink.Deliver(context.Background(), batch)
+		outcomes <- fmt.Sprint(to, " ", batch[0].Err, " ", m.Entry.Outcome())
+	}}
+	s, stop := readStreams(t, rdb, "me", h, filterd.Stream{Name: "{a}in"}, filterd.Stream{Name: "{b}in"}, filterd.Stream{Name: "{c}in"})
+	for _, stream := range []string{"{a}in", "{b}in", "{c}in"} {
+		if err := rdb.XAdd(ctx, &redis.XAddArgs{Stream: stream, Values: []any{"event", stream}}).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := rdb.XAdd(ctx, &redis.XAddArgs{Stream: "{a}in", Values: []any{"event", "elsewhere"}}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for range 4 {
+		select {
+		case outcome := <-outcomes:
+			got = append(got, outcome)
+		case <-ctx.Done():
+			t.Fatalf("only %q", got)
+		}
+	}
+	slices.Sort(got)
+	want := []string{"{a}out <nil> 0", "{a}out <nil> 0", "{a}out <nil> 3", "{b}out <nil> 0"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, stream := range []string{"{a}in", "{b}in", "{c}in"} {
+		if pending, err := rdb.XPending(ctx, stream, filterd.DefaultGroup).Result(); err != nil || pending.Count != 0 {
+			t.Errorf("%s: %+v, %v", stream, pending, err)
+		}
+	}
+	if stats := s.Stats(); len(stats) != 3 || stats[0].Read != 2 || stats[0].Acknowledged != 1 {
+		t.Errorf("%+v", stats)
+	}
+}

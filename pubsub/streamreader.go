@@ -40,6 +40,7 @@ type streamReader struct {
 	leave   context.CancelFunc
 	wire    *wire         // that new entries are read from; nil where rdb is shared
 	found   resp.Entries  // by the last read from wire
+	count   int           // how many entries wire is asked for
 	asked   time.Time     // when wire was asked for entries that have not been read; zero if it wasn't
 	settled chan struct{} // capacity 1: done or held may be another
 
@@ -61,6 +62,7 @@ func newStreamReader(s *StreamSource, stream filterd.Stream, leave context.Cance
 	return &streamReader{
 		source: s, stream: stream, leave: leave,
 		settled: make(chan struct{}, 1),
+		count:   maxBatch,
 		held:    make(map[string]*filterd.Entry),
 		again:   make(map[string]filterd.EntryOutcome),
 	}
@@ -188,7 +190,7 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 			return err
 		case len(entries) > 0:
 			wait.Reset()
-			if len(entries) == maxBatch && ctx.Err() == nil { // Redis reads the next ones meanwhile
+			if len(entries) == r.count && ctx.Err() == nil { // Redis reads the next ones meanwhile
 				if err := r.ask(); err != nil {
 					return err
 				}
@@ -217,7 +219,7 @@ func (r *streamReader) ask() error {
 		return nil
 	}
 	r.asked = time.Now()
-	return r.wire.send("XREADGROUP", "GROUP", r.stream.Group, r.source.options.Consumer, "COUNT", strconv.Itoa(maxBatch),
+	return r.wire.send("XREADGROUP", "GROUP", r.stream.Group, r.source.options.Consumer, "COUNT", strconv.Itoa(r.count),
 		"BLOCK", strconv.FormatInt(streamBlock.Milliseconds(), 10), "STREAMS", r.stream.Name, ">")
 }
 
@@ -271,6 +273,7 @@ func (r *streamReader) fetchWired() ([]streamEntry, error) {
 				r.read.Add(uint64(len(entries)))
 				r.last = entries[len(entries)-1].id
 			}
+			r.limit(entries)
 			if late {
 				r.postpone(entries)
 				entries = nil
@@ -285,6 +288,26 @@ func (r *streamReader) fetchWired() ([]streamEntry, error) {
 		}
 	}
 }
+
+// limit asks for fewer entries after large ones, and for more after small ones:
+// Redis bounds their number, not their bytes, and all of a batch are in memory.
+func (r *streamReader) limit(entries []streamEntry) {
+	bytes := 0
+	for i := range entries {
+		for _, field := range entries[i].fields {
+			bytes += len(field)
+		}
+	}
+	switch {
+	case bytes > wantedBytes:
+		r.count = max(1, r.count/2)
+	case len(entries) == r.count && bytes < wantedBytes/4:
+		r.count = min(2*r.count, maxBatch)
+	}
+}
+
+// wantedBytes is about how much a batch should be at most.
+const wantedBytes = 8 << 20
 
 // fetch waits for new entries.
 func (r *streamReader) fetch(ctx context.Context) ([]streamEntry, error) {
