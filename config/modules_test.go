@@ -74,6 +74,38 @@ rules:
 	}
 }
 
+// What a module keeps is there from one test of a rule to the next, and tests of
+// other rules don't touch it, whether they share the module or not.
+func TestModulesAreTestedByRule(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	path, err := filepath.Abs(probe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := parse(fmt.Sprintf(`
+channels: {in: {envelope: bytes}}
+modules: {m: {path: %s, kv: memory}}
+rules:
+  plain: {from: in, to: out, tests: [{in: kin=1, out: out}]}
+  first: {from: in, wasm: m, to: '${"n." + data}', allow: "n.*", tests: [{in: kin=1, out: n.1}, {in: kin=1, out: n.2}]}
+  untested: {from: in, wasm: m, to: '${"n." + data}', allow: "n.*"}
+  second: {from: in, wasm: m, to: '${"n." + data}', allow: "n.*", tests: [{in: kin=1, out: n.1}, {in: kin=1, out: n.2}]}
+`, path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	results, err := c.RunTests()
+	if err != nil || len(results) != 5 {
+		t.Fatal(err, results)
+	}
+	for _, r := range results {
+		if !r.OK {
+			t.Errorf("%s: got %s, want %s", r.Test, r.Got, r.Want)
+		}
+	}
+}
+
 // Modules in a runtime of the program's have their own file's contracts, and
 // end with it.
 func TestRuntime(t *testing.T) {

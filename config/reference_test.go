@@ -48,9 +48,6 @@ func (r *tables) section(key string, s *generator.Schema) {
 	if key != "" {
 		title = "`" + key + "`"
 	}
-	if len(s.Required) == 1 && strings.Contains(", stream, webhook, callback, log, sample, ", ", "+s.Required[0]+", ") { // one of several things
-		title = "`" + key + ": {" + s.Required[0] + ": …}`"
-	}
 	fmt.Fprintf(&r.text, "\n## %s\n| key | value | default | |\n|---|---|---|---|\n", title)
 	for p := s.Properties.Oldest(); p != nil; p = p.Next() {
 		fallback := ""
@@ -77,7 +74,11 @@ func (r *tables) below(key string, s *generator.Schema) {
 	case s == nil:
 	case s.AnyOf != nil:
 		for _, alternative := range s.AnyOf {
-			if alternative.Type != "array" || !repeats(s, alternative) {
+			switch {
+			case alternative.Type == "array" && repeats(s, alternative):
+			case alternative.Properties.Len() > 0 && len(alternative.Required) > 0:
+				r.section(key+": {"+alternative.Required[0]+": …}", alternative)
+			default:
 				r.below(key, alternative)
 			}
 		}

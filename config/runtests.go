@@ -20,76 +20,96 @@ type TestResult struct {
 
 // RunTests runs the tests that stand beside the rules, in the order of the
 // file and without Redis: callbacks are not called, nothing is published, and
-// modules run apart from those that an engine may have, with an empty KV in
-// memory. The error is not about a test: rules can't be compiled.
-func (c *Config) RunTests() (_ []TestResult, err error) {
+// modules run apart from those that an engine may have. A rule's module begins
+// with an empty KV in memory, and keeps it from one test of the rule to the next.
+// The error is not about a test: rules can't be compiled.
+func (c *Config) RunTests() ([]TestResult, error) {
 	if len(c.Tests) == 0 {
 		return nil, nil
 	}
-	table, done, err := c.tableForTests()
+	rules := make(map[string]engine.Rule, len(c.Rules))
+	for _, r := range c.Rules {
+		rules[r.Name] = r
+	}
+	var results []TestResult
+	var plain *engine.Processor // of all rules without a module: they are compiled together
+	for tests := c.Tests; len(tests) > 0; {
+		name := tests[0].Rule
+		n := slices.IndexFunc(tests, func(t Test) bool { return t.Rule != name })
+		if n < 0 {
+			n = len(tests)
+		}
+		var err error
+		if module, ok := rules[name].Stage.(*wasmfilter.Module); ok {
+			err = c.runStaged(rules[name], module, tests[:n], &results)
+		} else {
+			if plain == nil {
+				plain, err = c.plain()
+			}
+			if err == nil {
+				err = c.run(plain, tests[:n], &results)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		tests = tests[n:]
+	}
+	return results, nil
+}
+
+// plain returns a processor of the rules without a module.
+func (c *Config) plain() (*engine.Processor, error) {
+	if len(c.stages) == 0 {
+		return c.Table.NewProcessor(), nil
+	}
+	return c.only(slices.DeleteFunc(slices.Clone(c.Rules), func(r engine.Rule) bool { return r.Stage != nil }))
+}
+
+// only returns a processor of some of the rules.
+func (c *Config) only(rules []engine.Rule) (*engine.Processor, error) {
+	definition := c.definition
+	definition.Rules = rules
+	table, err := engine.Compile(definition)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, done()) }()
-	processor := table.NewProcessor()
-	results := make([]TestResult, len(c.Tests))
-	for i, test := range c.Tests {
+	return table.NewProcessor(), nil
+}
+
+// runStaged runs the tests of a rule with a module.
+func (c *Config) runStaged(r engine.Rule, module *wasmfilter.Module, tests []Test, results *[]TestResult) (err error) {
+	apart, err := module.Apart()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, apart.Close()) }()
+	r.Stage = apart
+	processor, err := c.only([]engine.Rule{r})
+	if err != nil {
+		return err
+	}
+	return c.run(processor, tests, results)
+}
+
+// run runs tests in turn.
+func (c *Config) run(processor *engine.Processor, tests []Test, results *[]TestResult) error {
+	for _, test := range tests {
 		m := &filterd.Message{Channel: test.Channel, Sharded: test.Sharded, Payload: test.Payload(c.Registry)}
 		if test.Stream {
 			m.ID = testID
 		}
 		result, err := processor.Process(m)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		results[i] = test.judge(result)
+		*results = append(*results, test.judge(result))
 	}
-	return results, nil
+	return nil
 }
 
 // testID is the ID of the entries that tests are.
 const testID = "0-1"
-
-// tableForTests returns a table of the rules that have tests, with modules of
-// its own, which done closes. Without modules it is the config's.
-func (c *Config) tableForTests() (_ *engine.Table, done func() error, err error) {
-	if len(c.stages) == 0 {
-		return c.Table, func() error { return nil }, nil
-	}
-	tested := make(map[string]bool)
-	for _, t := range c.Tests {
-		tested[t.Rule] = true
-	}
-	apart := make(map[filterd.Stage]*wasmfilter.Module)
-	done = func() error {
-		var errs []error
-		for _, m := range apart {
-			errs = append(errs, m.Close())
-		}
-		return errors.Join(errs...)
-	}
-	definition := c.definition
-	definition.Rules = nil
-	for _, r := range c.Rules {
-		if module, ok := r.Stage.(*wasmfilter.Module); ok && tested[r.Name] {
-			if apart[module] == nil {
-				if apart[module], err = module.Apart(); err != nil {
-					delete(apart, module)
-					return nil, nil, errors.Join(err, done())
-				}
-			}
-			r.Stage = apart[module]
-		}
-		if tested[r.Name] {
-			definition.Rules = append(definition.Rules, r)
-		}
-	}
-	table, err := engine.Compile(definition)
-	if err != nil {
-		return nil, nil, errors.Join(err, done())
-	}
-	return table, done, nil
-}
 
 // Payload returns the test's message, with an envelope around the data where
 // the contract of the registry wants one. It may be the test's own: don't
