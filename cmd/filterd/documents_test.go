@@ -21,6 +21,7 @@ import (
 //     lines after "> ". It must print what stands below it, where … is any text
 //     in a line, or any lines if it is alone, and exit with 0, or with N if the
 //     line ends in "# exits N". With an & at its end it runs in the background.
+//   - The address of the admin server is another one, which is free.
 //   - What a comment <!-- run … --> holds are lines of a script: see TestScripts.
 func TestDocuments(t *testing.T) {
 	documents, err := filepath.Glob("../../docs/*.md")
@@ -34,7 +35,7 @@ func TestDocuments(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		archive := documentScript(string(text))
+		archive := documentScript(strings.ReplaceAll(string(text), "127.0.0.1:9464", freeAddress(t)))
 		if !strings.Contains(string(archive.Comment), "\nruns ") {
 			continue
 		}
@@ -51,7 +52,7 @@ func TestDocuments(t *testing.T) {
 }
 
 var (
-	fenced  = regexp.MustCompile("(?ms)(?:`([\\w./-]+)`:\\n+)?^```(\\w+)\\n(.*?)^```$|<!-- run\\n(.*?)-->")
+	fenced  = regexp.MustCompile("(?ms)(?:^`([\\w./-]+)`:\\n+)?^```(\\w+)\\n(.*?)^```$|<!-- run\\n(.*?)-->")
 	prompt  = regexp.MustCompile(`(?m)^\$ (.*(?:\n> .*)*)\n?`)
 	exitsBy = regexp.MustCompile(`# exits (\d+)$`)
 )
