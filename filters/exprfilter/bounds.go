@@ -14,8 +14,13 @@ const (
 	maxGrowth = 64   // size of any intermediate result, in messages
 )
 
-// checkBounds enforces the default profile: one evaluation does work, and
-// builds results, in proportion to the message.
+// maxVisits bounds how often the nodes of a tree are visited, in any profile.
+// The middle of a < b < c stands in the tree twice, so chains within chains
+// double with each level, and everybody who walks the tree takes as long.
+const maxVisits = 4 * MaxSource
+
+// checkBounds enforces maxVisits and, unless full is set, the default profile:
+// one evaluation does work, and builds results, in proportion to the message.
 //
 // expr limits neither time nor the length of strings, so the bound must come
 // from the expression's shape. Two things break it. A predicate runs once for
@@ -24,8 +29,8 @@ const (
 // that is used twice can double a value in each let. So every node gets an
 // extent: how many times as large as the message its value may be, and whether,
 // inside a predicate, it is more than a part of the element.
-func checkBounds(source string, root ast.Node) error {
-	c := boundsChecker{source: source, variables: make(map[string]extent)}
+func checkBounds(source string, root ast.Node, full bool) error {
+	c := boundsChecker{source: source, full: full, variables: make(map[string]extent)}
 	c.extent(root)
 	if c.fault != nil {
 		return c.fault
@@ -44,12 +49,20 @@ var scalar = extent{number: true}
 
 type boundsChecker struct {
 	source    string
+	full      bool // the default profile doesn't hold
 	variables map[string]extent
 	predicate bool // the node at hand is in a predicate
+	visits    int
 	fault     *filterd.SourceError
 }
 
 func (c *boundsChecker) refuse(n ast.Node, hint, format string, args ...any) {
+	if !c.full {
+		c.fail(n, hint, format, args...)
+	}
+}
+
+func (c *boundsChecker) fail(n ast.Node, hint, format string, args ...any) {
 	if c.fault != nil {
 		return
 	}
@@ -61,6 +74,12 @@ func (c *boundsChecker) refuse(n ast.Node, hint, format string, args ...any) {
 const orFull = "; profile: full allows it"
 
 func (c *boundsChecker) extent(n ast.Node) extent {
+	if c.visits++; c.visits > maxVisits {
+		if c.visits == maxVisits+1 {
+			c.fail(n, "write a < b and b < c", "too many chains of comparisons, as in a < b < c, stand within each other")
+		}
+		return scalar
+	}
 	switch n := n.(type) {
 	case nil:
 		return scalar
@@ -185,7 +204,10 @@ func (c *boundsChecker) builtin(n *ast.BuiltinNode) extent {
 	switch n.Name {
 	case "repeat", "replace", "join", "split", "splitAfter", "uniq":
 		c.refuse(n, "profile: full allows it", "%s is not in the default profile: its work or its result is not bounded by the message", n.Name)
-		return scalar
+		for _, argument := range n.Arguments {
+			c.extent(argument)
+		}
+		return scalar.value()
 	case "all", "none", "any", "one", "filter", "map", "find", "findIndex", "findLast", "findLastIndex", "count", "sum", "groupBy", "sortBy", "reduce":
 		return c.predicateCall(n)
 	case "get":
@@ -215,7 +237,7 @@ func (c *boundsChecker) builtin(n *ast.BuiltinNode) extent {
 func (c *boundsChecker) predicateCall(n *ast.BuiltinNode) extent {
 	if c.predicate {
 		c.refuse(n, "profile: full allows it", "%s within a predicate: its work grows with the square of the message", n.Name)
-		return scalar
+		defer func() { c.predicate = true }()
 	}
 	collection := c.extent(n.Arguments[0])
 	var body extent

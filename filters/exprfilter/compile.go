@@ -134,10 +134,8 @@ func compile(source string, opts []Option, extra ...expr.Option) (*program, erro
 	if err != nil {
 		return nil, sourceError(source, err)
 	}
-	if !o.full {
-		if err := checkBounds(source, tree.Node); err != nil {
-			return nil, err
-		}
+	if err := checkBounds(source, tree.Node, o.full); err != nil {
+		return nil, err
 	}
 	compiled, err := expr.Compile(source, append(extra, environment)...)
 	if err != nil {

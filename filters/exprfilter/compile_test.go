@@ -2,6 +2,7 @@ package exprfilter_test
 
 import (
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
@@ -102,6 +103,27 @@ func TestDeepNesting(t *testing.T) {
 		for _, opts := range [][]exprfilter.Option{nil, {exprfilter.Full()}} {
 			_, _ = exprfilter.Compile(strings.Repeat(open, exprfilter.MaxSource/len(open)), opts...)
 		}
+	}
+}
+
+// The middle of a < b < c stands in the tree twice: within each other that
+// doubles what it takes to compile, which a second is not enough for.
+func TestChainedComparisons(t *testing.T) {
+	for _, wrap := range []string{"1 < (%s ? 1 : 2) < 3", "1 < len(filter(data, %s)) < 3", "1 < len(repeat(string(%s), 2)) < 3"} {
+		source := "data.x"
+		for range 100 {
+			source = fmt.Sprintf(wrap, source)
+		}
+		for _, opts := range [][]exprfilter.Option{nil, {exprfilter.Full()}} {
+			if _, err := exprfilter.Compile(source, opts...); err == nil {
+				t.Errorf("%s compiles", wrap)
+			} else if opts != nil && !strings.Contains(err.Error(), "too many chains of comparisons, as in a < b < c, stand within each other (write a < b and b < c)") {
+				t.Error(err)
+			}
+		}
+	}
+	if _, err := exprfilter.Compile("1 < data.a < (2 < data.b < 3 ? 5 : 6) < 7"); err != nil {
+		t.Error(err)
 	}
 }
 
