@@ -42,6 +42,11 @@ func TestReadmeRules(t *testing.T) {
 				t.Errorf("%s: file %d:\n%s\n%v", document, i, block, err)
 				continue
 			}
+			for _, warning := range file.Warnings {
+				if strings.HasPrefix(warning.Key, "rules.") {
+					t.Errorf("%s: file %d: %s", document, i, warning)
+				}
+			}
 			results, err := file.RunTests()
 			if err != nil {
 				t.Fatal(err)

@@ -126,12 +126,15 @@ func TestExampleFiles(t *testing.T) {
 			t.Errorf("the schema %s %s", verdict, file)
 		}
 	}
-	c, err := Load("../deploy/filterd.yaml", Environment(variables))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(c.Warnings) > 0 {
-		t.Error(c.Warnings)
+	for _, file := range append(files, "../deploy/filterd.yaml", "../cmd/filterd/demo/demo.yaml") {
+		c, err := Load(file, Environment(variables), Callbacks(map[string]engine.Callback{"page": func(context.Context, *filterd.Message) error { return nil }}))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if len(c.Warnings) > 0 {
+			t.Error(c.Warnings)
+		}
 	}
 }
 
