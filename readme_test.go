@@ -1,6 +1,7 @@
 package filterd_test
 
 import (
+	"bytes"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -195,10 +196,15 @@ func headings(t *testing.T, document string) map[string]bool {
 	return anchors
 }
 
-// Every test that the documents name, as what holds a promise, exists.
+// Every test that the documents name, as what holds a promise, exists, and every
+// metric.
 func TestDocumentsNameTests(t *testing.T) {
+	metrics, err := os.ReadFile("docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	tests := make(map[string]bool) // by name, and by package.name
-	err := filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
+	err = filepath.WalkDir(".", func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") && !strings.Contains(path, "test/") {
 			return err
 		}
@@ -223,6 +229,11 @@ func TestDocumentsNameTests(t *testing.T) {
 		for _, match := range regexp.MustCompile("`((?:\\w+\\.)?(?:Test|Fuzz)[A-Z]\\w*)`").FindAllStringSubmatch(string(text), -1) {
 			if !tests[match[1]] {
 				t.Errorf("%s names %s, which is no test", document, match[1])
+			}
+		}
+		for _, metric := range regexp.MustCompile("`(filterd_[a-z_]+)`").FindAllStringSubmatch(string(text), -1) {
+			if document != "docs/abi.md" && !bytes.Contains(metrics, []byte("| `"+metric[1]+"` |")) {
+				t.Errorf("%s names %s, which is no metric", document, metric[1])
 			}
 		}
 	}
