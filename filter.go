@@ -246,6 +246,16 @@ type Beginner interface {
 	End()
 }
 
+// A Lease elects one of several processes with the same rules: the one that
+// sends what becomes of the messages of channels. It is safe for concurrent use,
+// and quick: it is asked twice for each batch.
+type Lease interface {
+	// Held reports whether this process has the lease now, and the fence of the
+	// last time that it had: a number that becomes larger each time any process
+	// takes the lease; 0 if this one never had it.
+	Held() (fence uint64, held bool)
+}
+
 // A Gap is a span in which pub/sub messages may have been missed, or were
 // received and never handled because a drain ran out of time.
 type Gap struct {

@@ -39,7 +39,7 @@ type DeadLetter struct {
 
 // deadLetter returns the event that tells of a message's failure. Its time is
 // when the message was received, if that is known.
-func deadLetter(m *filterd.Message, rule string, failure error) []byte {
+func deadLetter(m *filterd.Message, rule string, failure error, fence uint64) []byte {
 	d := DeadLetter{Channel: m.Channel, ID: m.ID, Rule: rule, Reason: failure.Error(), Time: m.Received.UTC()}
 	if m.Received.IsZero() {
 		d.Time = time.Now().UTC()
@@ -67,7 +67,7 @@ func deadLetter(m *filterd.Message, rule string, failure error) []byte {
 	if err != nil {
 		panic(err) // strings, bytes and a time marshal
 	}
-	id := filterd.NewID(d.Time)
+	id := newID(d.Time, fence)
 	if m.ID != "" { // the same when it is delivered again
 		id = m.Channel + "/" + m.ID + "/" + rule
 	}

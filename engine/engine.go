@@ -40,6 +40,16 @@ type Config struct {
 	QueueMessages int
 	// QueueBytes bounds the payloads that wait there. Default 16 MiB.
 	QueueBytes int
+	// Lease says whether this process is the one, of several with the same
+	// rules, that sends what becomes of the messages of channels. Another one
+	// leaves them alone: they are counted as Standby in [ChannelStats], no rule
+	// sees them, and gaps are told to no rule. Entries of streams are treated
+	// in any case: their groups share them. A callback or webhook still gets,
+	// and a dead letter still tells of, what was queued before the lease ended;
+	// what was to be published then is Withheld in [RuleStats]. IDs of dead
+	// letters and of events of gaps begin with the lease's fence. Default: every
+	// message is treated.
+	Lease filterd.Lease
 	// DrainTimeout bounds how long Close waits for callbacks and webhooks to
 	// take what is queued. Default 5 s.
 	DrainTimeout time.Duration
@@ -294,7 +304,8 @@ func (e *Engine) forget(sources []filterd.Source) {
 // published and what goes to callbacks is queued; messages for a rule's Stage
 // are queued before it. The error is a
 // [*filterd.ValidationError] if the message breaks its contract, a [*HaltError]
-// if the engine is halted, [ErrClosed] if it is closed; a rule's failure is
+// if the engine is halted, [ErrClosed] if it is closed, [ErrStandby] if another
+// process has the lease; a rule's failure is
 // the rule's: see [Rule.OnError] and [Engine.Stats].
 func (e *Engine) Process(ctx context.Context, m *filterd.Message) error {
 	g := e.acquire()

@@ -27,6 +27,7 @@ type origin struct {
 // flight before. It reports whether those of this one are left to settleFlight.
 func (w *worker) start(ctx context.Context) (begun bool) {
 	starter, ok := w.engine.config.Sink.(filterd.Starter)
+	w.withhold()
 	if !ok || len(w.deliveries) == 0 || !w.lightly() {
 		w.settleFlight()
 		w.flush(ctx)

@@ -30,7 +30,7 @@ type GapEvent struct {
 }
 
 // gapEvent returns the message that tells of a gap of channels.
-func gapEvent(gap *filterd.Gap, channels []string) *filterd.Message {
+func gapEvent(gap *filterd.Gap, channels []string, fence uint64) *filterd.Message {
 	data, err := json.Marshal(GapEvent{
 		Channels: channels, From: gap.From.UTC(), To: gap.To.UTC(), Length: gap.Length().Seconds(), Reason: gap.Reason,
 		Lost: gap.Lost, Producer: gap.Producer,
@@ -40,7 +40,7 @@ func gapEvent(gap *filterd.Gap, channels []string) *filterd.Message {
 	}
 	now := time.Now()
 	event := filterd.Event{
-		ID: filterd.NewID(now), Source: "filterd", Type: GapType, DataContentType: "application/json", Time: gap.To.UTC(), Data: data,
+		ID: newID(now, fence), Source: "filterd", Type: GapType, DataContentType: "application/json", Time: gap.To.UTC(), Data: data,
 	}
 	return &filterd.Message{Channel: channels[0], Payload: event.AppendJSON(nil)} // which nobody received
 }
@@ -52,7 +52,7 @@ func (r *rule) checkGaps(d Definition) []*RuleError {
 		return nil
 	}
 	var faults []*RuleError
-	sample, able := gapEvent(&filterd.Gap{Reason: "sample"}, []string{"sample"}), false
+	sample, able := gapEvent(&filterd.Gap{Reason: "sample"}, []string{"sample"}, 0), false
 	for i, to := range r.To {
 		name := to.Channel + to.Stream + to.Sharded
 		if able = able || to.Computed == nil; name == "" || filterd.IsGlob(to.Channel) {
@@ -75,8 +75,11 @@ func (r *rule) checkGaps(d Definition) []*RuleError {
 // tellOfGap sends an event to the targets of every rule that asks for the gaps
 // of what it takes messages from; affected says what of that a gap is of. Only
 // computed targets get none: they are computed from messages of the rule's
-// channels. What goes to channels waits for flush.
+// channels. A process that leaves messages to others leaves gaps to them. What goes to channels waits for flush.
 func (w *worker) tellOfGap(gap *filterd.Gap, affected func(r *rule) []string) {
+	if !w.engine.leads() {
+		return
+	}
 	for _, r := range w.table.onGap {
 		channels := affected(r)
 		if len(channels) == 0 {
@@ -86,7 +89,7 @@ func (w *worker) tellOfGap(gap *filterd.Gap, affected func(r *rule) []string) {
 		if r.Shadow {
 			continue
 		}
-		m := gapEvent(gap, channels)
+		m := gapEvent(gap, channels, w.engine.fence())
 		for i, to := range r.To {
 			output := Output{Rule: r.Name, Payload: m.Payload, rule: r, message: m, slow: r.slow[i]}
 			if to.aim(&output); to.Computed != nil {

@@ -200,7 +200,11 @@ func (r *rule) deadLetter() Output {
 // deadLetter appends the dead letter of a message. One that breaks the contract
 // of its channel is lost.
 func (p *Processor) deadLetter(result *Result, m *filterd.Message, output Output, failure error) {
-	if err := p.table.writeDeadLetter(&output, m, failure); err != nil {
+	fence := uint64(0)
+	if p.fence != nil {
+		fence = p.fence()
+	}
+	if err := p.table.writeDeadLetter(&output, m, failure, fence); err != nil {
 		result.Lost = append(result.Lost, err)
 		return
 	}
@@ -209,8 +213,8 @@ func (p *Processor) deadLetter(result *Result, m *filterd.Message, output Output
 
 // writeDeadLetter makes an output the dead letter of a message. The error is
 // that this breaks the contract of its channel.
-func (t *Table) writeDeadLetter(output *Output, m *filterd.Message, failure error) error {
-	output.Payload = deadLetter(m, output.Rule, failure)
+func (t *Table) writeDeadLetter(output *Output, m *filterd.Message, failure error, fence uint64) error {
+	output.Payload = deadLetter(m, output.Rule, failure, fence)
 	output.DeadLetter = true
 	output.message = m
 	if err := t.checkTarget(output.Channel, &filterd.Message{Channel: output.Channel, Payload: output.Payload}); err != nil {

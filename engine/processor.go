@@ -22,6 +22,7 @@ type Processor struct {
 	// elsewhere, and counts what is in failing. If not, a Stage is run here, and
 	// every rule that fails has an outcome.
 	owned bool
+	fence func() uint64 // of the lease, for dead letters; nil: there is none
 
 	batch    [1]*filterd.Message
 	valid    []*filterd.Message // of the batch at hand

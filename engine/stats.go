@@ -61,6 +61,7 @@ type Refusal struct {
 type ChannelStats struct {
 	Received uint64
 	Invalid  map[filterd.Reason]uint64
+	Standby  uint64 // messages, none of those received, that were left to the process that has the lease: see [Config.Lease]
 	Lost     uint64 // messages that never came, as the stamps of others show: see [filterd.Contract].Stamped
 }
 
@@ -76,6 +77,7 @@ type RuleStats struct {
 	Panics      uint64  // of those undelivered, callbacks that panicked
 	Dropped     uint64  // messages that gave way in a full queue, or at the end of a drain
 	Conflated   uint64  // messages that a newer one with the same key took the place of
+	Withheld    uint64  // messages that were not published since the lease had ended: see [Config.Lease]
 	Stuck       uint64  // calls of a callback that took more than 10 s, or still do
 	Shadowed    uint64  // messages that a rule with Shadow would have sent, once for each target
 	Gaps        uint64  // gaps that a rule with OnGap was told of; their events count as delivered, or not, as messages do
@@ -143,6 +145,7 @@ func (c *counters) dissolve() {
 
 type channelCounters struct {
 	received atomic.Uint64
+	standby  atomic.Uint64
 	lost     atomic.Int64
 	invalid  [len(filterd.Reasons)]atomic.Uint64
 	failures lograte.Limiter
@@ -150,7 +153,7 @@ type channelCounters struct {
 }
 
 type ruleCounters struct {
-	matched, filtered, errors, delivered, noReceivers, undelivered, panics, stuck, dropped, conflated, shadowed, gaps atomic.Uint64
+	matched, filtered, errors, delivered, noReceivers, undelivered, panics, stuck, dropped, conflated, withheld, shadowed, gaps atomic.Uint64
 
 	latency  latencyCounters
 	failures lograte.Limiter
@@ -214,7 +217,7 @@ func (c *counters) snapshot() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for label, channel := range c.channels {
-		stats := ChannelStats{Received: channel.received.Load(), Invalid: make(map[filterd.Reason]uint64), Lost: uint64(max(0, channel.lost.Load()))}
+		stats := ChannelStats{Received: channel.received.Load(), Standby: channel.standby.Load(), Invalid: make(map[filterd.Reason]uint64), Lost: uint64(max(0, channel.lost.Load()))}
 		for i, reason := range filterd.Reasons {
 			if n := channel.invalid[i].Load(); n > 0 {
 				stats.Invalid[reason] = n
@@ -231,6 +234,7 @@ func (c *counters) snapshot() Stats {
 			NoReceivers: r.noReceivers.Load(),
 			Undelivered: r.undelivered.Load(),
 			Panics:      r.panics.Load(),
+			Withheld:    r.withheld.Load(),
 			Stuck:       r.stuck.Load(),
 			Dropped:     r.dropped.Load(),
 			Conflated:   r.conflated.Load(),

@@ -40,13 +40,13 @@ func (g *generation) newWorker() *worker {
 
 func (g *generation) newProcessor() *Processor {
 	p := g.table.NewProcessor()
-	p.owned = true
+	p.owned, p.fence = true, g.engine.fence
 	return p
 }
 
 // run treats a batch in order: neighbours with the same route together. What
 // goes to channels waits for flush. The error is that of the last message that
-// was not valid.
+// was not valid, or left to another process.
 func (w *worker) run(batch []*filterd.Message, only bool) error {
 	var invalid error
 	for len(batch) > 0 && w.engine.halted.Load() == nil {
@@ -70,6 +70,11 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 				w.engine.counters.unrouted.Add(uint64(n))
 			}
 			batch = batch[n:]
+			continue
+		}
+		if !route.key.stream && !w.engine.leads() {
+			w.standBy(route, batch[:n])
+			invalid, batch = ErrStandby, batch[n:]
 			continue
 		}
 		parts := w.process(route, batch[:n])
@@ -282,7 +287,7 @@ func (o *Output) delivery() filterd.Delivery {
 
 // flush publishes what run left for channels.
 func (w *worker) flush(ctx context.Context) {
-	if len(w.deliveries) == 0 {
+	if w.withhold(); len(w.deliveries) == 0 {
 		return
 	}
 	w.engine.config.Sink.Deliver(ctx, w.deliveries)
@@ -368,7 +373,7 @@ func (e *Engine) postponeDeadLetter(entry *filterd.Entry, d *filterd.Delivery) {
 // not take: once, since nothing is dead-lettered twice.
 func (e *Engine) deadLetterUndelivered(ctx context.Context, r *rule, m *filterd.Message, err error) {
 	letter := r.deadLetter()
-	if err := r.table.writeDeadLetter(&letter, m, err); err != nil {
+	if err := r.table.writeDeadLetter(&letter, m, err, e.fence()); err != nil {
 		e.loseDeadLetter(m.Channel, err)
 		return
 	}
