@@ -3,9 +3,7 @@ package pubsub
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"log/slog"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -78,13 +76,7 @@ type StreamStats struct {
 func NewStreamSource(rdb redis.UniversalClient, options StreamOptions) *StreamSource {
 	options.Logger = cmp.Or(options.Logger, slog.Default())
 	options.DrainTimeout = cmp.Or(max(options.DrainTimeout, 0), DefaultDrainTimeout)
-	if options.Consumer == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			host = "unknown"
-		}
-		options.Consumer = fmt.Sprintf("%s-%d", host, os.Getpid())
-	}
+	options.Consumer = cmp.Or(options.Consumer, processName())
 	return &StreamSource{
 		rdb:     rdb,
 		options: options,
