@@ -30,6 +30,8 @@ type Config struct {
 	MaxMessage int
 	// Server is the section server; nil if there is none.
 	Server *Server
+	// HA is the section ha; nil if there is none.
+	HA *HA
 	// Registry holds the contracts of the channels.
 	Registry *filterd.Registry
 	// Rules are the rules in the order of the file, and Table is compiled of
@@ -64,8 +66,12 @@ type Config struct {
 }
 
 // Engine makes an engine that runs the file's rules. The Table of the given
-// config is ignored.
+// config is ignored. If the file has the section ha, the config needs a Lease,
+// such as a [pubsub.Lease] of the section's group, which the caller runs.
 func (c *Config) Engine(config engine.Config) (*engine.Engine, error) {
+	if c.HA != nil && config.Lease == nil {
+		return nil, fmt.Errorf("%s has the section ha: the engine needs a lease, as pubsub.NewLease makes one for group %s", c.Path, c.HA.Group)
+	}
 	config.Table = c.Table
 	return engine.New(config)
 }
@@ -246,6 +252,9 @@ func (l *loader) load() {
 	}
 	if key, n := file.get("server"); n != nil {
 		l.server(key, n)
+	}
+	if key, n := file.get("ha"); n != nil {
+		l.ha(key, n)
 	}
 	if key, n := file.get("strict_channels"); n != nil {
 		l.strict, _ = l.boolean(key, n)

@@ -186,6 +186,9 @@ func describe(c *Config) string {
 	if s := c.Server; s != nil {
 		fmt.Fprintf(&b, "server: listen %q, token %d bytes, probe %q, tls %v\n", s.Listen, len(s.Token), s.Probe, s.TLS)
 	}
+	if c.HA != nil {
+		fmt.Fprintf(&b, "ha: %+v\n", *c.HA)
+	}
 	for _, c := range c.Registry.Contracts() {
 		fmt.Fprintf(&b, "channel %s: envelope %s, schema %v, validate %s %v, max_size %d, dead_letter %q\n",
 			c.Channel, c.Envelope, c.Schema, c.Validate, c.SampleRate, c.MaxSize, c.DeadLetter)

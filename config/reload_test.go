@@ -19,6 +19,7 @@ import (
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/engine"
 	"github.com/filterd/filterd/filters/wasmfilter"
+	"github.com/filterd/filterd/pubsub"
 )
 
 // A folder is where a test's files are.
@@ -349,5 +350,25 @@ rules:
 	process("kix=1", "out 2")
 	if _, err := (&Config{}).Reload(t.Context(), e); err == nil {
 		t.Error("what is no file was reloaded")
+	}
+}
+
+// A program that knows nothing of leases doesn't run a group's file: it would
+// send what the leader does.
+func TestEngineNeedsALease(t *testing.T) {
+	c, err := parse("ha: {group: prices}\nrules: {r: {from: a, to: {log: info}}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "filterd.yaml has the section ha: the engine needs a lease, as pubsub.NewLease makes one for group prices"
+	if _, err := c.Engine(engine.Config{}); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	eng, err := c.Engine(engine.Config{Lease: pubsub.NewLease(nil, "prices", pubsub.LeaseOptions{})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := eng.Close(); err != nil {
+		t.Error(err)
 	}
 }

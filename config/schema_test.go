@@ -44,6 +44,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		{"redis.", "redis: {%s: [[1]]}\n", redisKeys},
 		{"redis.tls.", "redis: {tls: {%s: [[1]]}}\n", tlsKeys},
 		{"server.", "server: {%s: [[1]]}\n", serverKeys},
+		{"ha.", "ha: {%s: [[1]]}\n", haKeys},
 		{"server.tls.", "server: {tls: {%s: [[1]]}}\n", serverTLSKeys},
 		{"channels.c.", "channels: {c: {%s: [[1]]}}\n", channelKeys},
 		{"channels.c.validate.", "channels: {c: {validate: {%s: [[1]]}}}\n", validateKeys},

@@ -19,6 +19,12 @@ type fileSpec struct {
 	Webhooks       map[string]webhookSpec `json:"webhooks,omitempty" jsonschema_description:"HTTP endpoints that rules can name under to, as {webhook: name}."`
 	Rules          map[string]ruleSpec    `json:"rules" jsonschema_description:"The rules by their names, in the order in which they act on a message. Each goes in this order: when, wasm, set, to."`
 	Server         *serverSpec            `json:"server,omitempty" jsonschema_description:"The admin server of filterd run: its state, its metrics, reload, tap and explain. {} takes the defaults. Without the section there is none."`
+	HA             *haSpec                `json:"ha,omitempty" jsonschema_description:"Several daemons with the same rules: the one that has a lease in Redis sends what becomes of the messages of channels, and the others stand by. Streams are not affected: their groups share the work in any case."`
+}
+
+type haSpec struct {
+	Group word     `json:"group" jsonschema_description:"The name that daemons with the same rules have in common: at most 64 letters, digits, dots, dashes and underscores."`
+	Lease duration `json:"lease,omitempty" default:"5s" jsonschema_description:"How long nobody sends, at most, after the daemon that does has died. The same for all daemons of the group, from 500ms on."`
 }
 
 type serverSpec struct {
@@ -217,6 +223,7 @@ var (
 	testKeys         = keysOf[testSpec]()
 	validateKeys     = keysOf[sampleSpec]()
 	serverKeys       = keysOf[serverSpec]()
+	haKeys           = keysOf[haSpec]()
 	serverTLSKeys    = keysOf[serverTLSSpec]()
 )
 

@@ -60,7 +60,18 @@ type adminStatus struct {
 	Taken           uint64           `json:"taken" jsonschema_description:"What was not written because another consumer had taken the stream's entry."`
 	Gaps            uint64           `json:"gaps"`
 	GapTime         float64          `json:"gap_time"`
+	HA              *adminHA         `json:"ha,omitempty" jsonschema_description:"Whether this daemon leads, where the config file has the section ha."`
 	Taps            uint64           `json:"taps" jsonschema_description:"Taps that were opened."`
+}
+
+// adminHA says which of several daemons with the same rules sends.
+type adminHA struct {
+	Group  string  `json:"group"`
+	Role   string  `json:"role" jsonschema:"enum=leader,enum=standby" jsonschema_description:"A standby leaves the messages of channels to the leader."`
+	Leader string  `json:"leader,omitempty" jsonschema_description:"The host and process that leads, as far as this daemon knows."`
+	Fence  uint64  `json:"fence" jsonschema_description:"The number of this daemon's last time as the leader: it is larger for whoever takes over. 0: it never was."`
+	Taken  uint64  `json:"taken" jsonschema_description:"How often this daemon has become the leader."`
+	Lease  float64 `json:"lease"`
 }
 
 // adminRefusal is a reload that was refused.
@@ -82,6 +93,7 @@ type adminChannel struct {
 	Channel  string                    `json:"channel" jsonschema_description:"As the config file declares it, or else as a rule's from names it."`
 	Received uint64                    `json:"received"`
 	Invalid  map[filterd.Reason]uint64 `json:"invalid" jsonschema_description:"By how they broke their contract."`
+	Standby  uint64                    `json:"standby" jsonschema_description:"Messages, none of those received, that were left to the leader."`
 	Lost     uint64                    `json:"lost" jsonschema_description:"Messages that never came, as the stamps of others show."`
 }
 
@@ -148,6 +160,7 @@ type adminRule struct {
 	Stuck       uint64       `json:"stuck"`
 	Dropped     uint64       `json:"dropped" jsonschema_description:"What gave way in a full queue, or at the end."`
 	Shadowed    uint64       `json:"shadowed" jsonschema_description:"What a rule with shadow would have sent, once for each target."`
+	Withheld    uint64       `json:"withheld" jsonschema_description:"What was not published since this daemon was the leader no more."`
 	Conflated   uint64       `json:"conflated" jsonschema_description:"What a newer message with the same key took the place of."`
 	Queued      int          `json:"queued"`
 	Gaps        uint64       `json:"gaps" jsonschema_description:"Gaps of what the rule takes messages from."`
@@ -312,7 +325,7 @@ func refusalText(err error) (string, []config.Problem) {
 func newAdminChannels(s *engine.Stats) []adminChannel {
 	channels := []adminChannel{}
 	for name, c := range s.Channels {
-		channels = append(channels, adminChannel{name, c.Received, c.Invalid, c.Lost})
+		channels = append(channels, adminChannel{name, c.Received, c.Invalid, c.Standby, c.Lost})
 	}
 	slices.SortFunc(channels, func(a, b adminChannel) int { return strings.Compare(a.Channel, b.Channel) })
 	return channels
@@ -363,12 +376,24 @@ func newAdminWebhooks(endpoints map[string]*webhook.Endpoint) []adminWebhook {
 	return webhooks
 }
 
+func newAdminHA(lease *pubsub.Lease) *adminHA {
+	if lease == nil {
+		return nil
+	}
+	s := lease.Stats()
+	ha := &adminHA{Group: s.Group, Role: "standby", Leader: s.Leader, Fence: s.Fence, Taken: s.Taken, Lease: s.Lease.Seconds()}
+	if s.Leads {
+		ha.Role = "leader"
+	}
+	return ha
+}
+
 func newAdminRule(r engine.Rule, found access, all *engine.Stats) adminRule {
 	s := all.Rules[r.Name]
 	a := adminRule{
 		Name: r.Name, From: r.Sources(), To: []string{},
 		Matched: s.Matched, Filtered: s.Filtered, Errors: s.Errors, Delivered: s.Delivered, NoReceivers: s.NoReceivers,
-		Undelivered: s.Undelivered, Panics: s.Panics, Stuck: s.Stuck, Dropped: s.Dropped, Conflated: s.Conflated, Shadowed: s.Shadowed, Queued: s.Queued,
+		Undelivered: s.Undelivered, Panics: s.Panics, Stuck: s.Stuck, Dropped: s.Dropped, Withheld: s.Withheld, Conflated: s.Conflated, Shadowed: s.Shadowed, Queued: s.Queued,
 		Latency: newAdminLatency(&s.Latency),
 	}
 	if r.When != nil {

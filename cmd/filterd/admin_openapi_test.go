@@ -176,6 +176,7 @@ func TestAdminAnswersAsDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	d, url := newAdminDaemon(t, `
+ha: {group: prices}
 channels:
   in: {max_size: 1KiB, schema: {required: [n]}, dead_letter: dead}
   numbers: {schema: {type: integer}}

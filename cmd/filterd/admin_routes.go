@@ -61,7 +61,7 @@ func adminRoutes() []*adminRoute {
 			answers: map[int]any{200: plainText}, handle: (*admin).livez,
 		},
 		{
-			method: "GET", path: "/readyz", public: true, summary: "Whether the daemon does its work: Redis is reachable, all subscriptions are confirmed, no rule has halted it",
+			method: "GET", path: "/readyz", public: true, summary: "Whether the daemon does its work: Redis is reachable, all subscriptions are confirmed, no rule has halted it, and it leads or stands by",
 			answers: map[int]any{200: adminReadiness{}, 503: adminReadiness{}}, handle: (*admin).readyz,
 		},
 		{
@@ -197,7 +197,7 @@ func (a *admin) status(w http.ResponseWriter, _ *http.Request) {
 		Rules: len(c.Rules), Linear: s.Linear,
 		Evaluations: adminEvaluations(s.Evaluations), Channels: newAdminChannels(&s), Streams: newAdminStreams(a.streams()), Modules: []adminModule{}, Webhooks: newAdminWebhooks(c.Webhooks),
 		DeadLetters: s.DeadLetters, DeadLettersLost: s.DeadLettersLost, Unrouted: s.Unrouted, Refused: s.Refused, Taken: s.Taken,
-		Gaps: s.Gaps, GapTime: s.GapTime.Seconds(), Taps: a.taps.Load(),
+		Gaps: s.Gaps, GapTime: s.GapTime.Seconds(), HA: newAdminHA(a.lease), Taps: a.taps.Load(),
 	}
 	for _, m := range c.Modules() {
 		status.Modules = append(status.Modules, newAdminModule(m))

@@ -28,6 +28,7 @@ type admin struct {
 	config  func() *config.Config // that is at work
 	waiting func() error          // what the daemon waits for; nil if it is ready
 	streams func() []pubsub.StreamStats
+	lease   *pubsub.Lease // nil: there is none
 	reload  func(context.Context) (adminReloaded, error)
 
 	open        bool          // other machines reach it
@@ -59,6 +60,7 @@ func (a *admin) start(section *config.Server) error {
 		streams:  a.streams,
 		rules:    func() int { return len(a.config().Rules) },
 		ready:    a.ready,
+		lease:    a.lease,
 	})
 	ctx, end := context.WithCancel(context.Background())
 	a.end = end
@@ -130,7 +132,13 @@ func (a *admin) close() {
 }
 
 // ready says why the daemon is not ready; nil if it is.
-func (a *admin) ready() error { return errors.Join(a.engine.Halted(), a.waiting()) }
+func (a *admin) ready() error {
+	err := errors.Join(a.engine.Halted(), a.waiting())
+	if a.lease != nil {
+		err = errors.Join(err, a.lease.Ready())
+	}
+	return err
+}
 
 // access says how each rule of a config is found.
 func (a *admin) access(of *config.Config) ([]access, error) {

@@ -37,7 +37,11 @@ var (
 	metricLinear      = metric{"filterd_rules_linear", "Rules that are evaluated for every message of some channel, since nothing finds them.", "gauge", nil}
 	metricEvaluations = metric{"filterd_evaluations_total", "Conditions that were evaluated, by what: compiled functions, or the expression library on the fields that the rule reads (pruned) or on the whole message.", "counter", []string{"by"}}
 
-	metricMessages    = metric{"filterd_messages_total", "Messages received, by channel and outcome: valid, or how they broke their contract (size, malformed, envelope, schema). A channel is one that the config file declares, or else a name or glob of a rule's from.", "counter", []string{"channel", "outcome"}}
+	metricLeader = metric{"filterd_ha_leader", "1 if this daemon leads its group, 0 if it stands by. Only where the config file has the section ha.", "gauge", []string{"group"}}
+	metricFence  = metric{"filterd_ha_fence", "The number of this daemon's last time as the leader: larger for whoever takes over.", "gauge", []string{"group"}}
+	metricTakes  = metric{"filterd_ha_takes_total", "How often this daemon has become the leader.", "counter", []string{"group"}}
+
+	metricMessages    = metric{"filterd_messages_total", "Messages received, by channel and outcome: valid, standby (left to the leader, see the section ha), or how they broke their contract (size, malformed, envelope, schema). A channel is one that the config file declares, or else a name or glob of a rule's from.", "counter", []string{"channel", "outcome"}}
 	metricLost        = metric{"filterd_messages_lost", "Messages that never came, as the stamps of others show; less when they come after all.", "gauge", []string{"channel"}}
 	metricUnrouted    = metric{"filterd_messages_unrouted_total", "Messages that no rule takes any more: they came between two generations.", "counter", nil}
 	metricRefused     = metric{"filterd_messages_refused_total", "Messages that came when filterd had halted or was closed.", "counter", nil}
@@ -49,7 +53,7 @@ var (
 	metricErrors      = metric{"filterd_rule_errors_total", "Messages that the rule failed on.", "counter", []string{"rule"}}
 	metricDeliveries  = metric{"filterd_rule_deliveries_total", "Messages that were published, logged, or taken by a webhook or callback, once for each target.", "counter", []string{"rule"}}
 	metricNoReceivers = metric{"filterd_rule_no_receivers_total", "Messages that were published while nobody was subscribed.", "counter", []string{"rule"}}
-	metricDrops       = metric{"filterd_rule_drops_total", "Messages that were lost on their way to a target, by reason: queue_full (they gave way in a full queue, or at the end), conflated (a newer one with the same key took their place), or undelivered (publishing, a webhook or a callback failed).", "counter", []string{"rule", "reason"}}
+	metricDrops       = metric{"filterd_rule_drops_total", "Messages that were lost on their way to a target, by reason: queue_full (they gave way in a full queue, or at the end), conflated (a newer one with the same key took their place), withheld (this daemon was the leader no more), or undelivered (publishing, a webhook or a callback failed).", "counter", []string{"rule", "reason"}}
 	metricShadowed    = metric{"filterd_rule_shadowed_total", "Messages that a rule with shadow would have sent, once for each target.", "counter", []string{"rule"}}
 	metricPanics      = metric{"filterd_rule_panics_total", "Callbacks that panicked.", "counter", []string{"rule"}}
 	metricStuck       = metric{"filterd_rule_stuck_total", "Callbacks that took more than 10 s.", "counter", []string{"rule"}}
@@ -93,6 +97,7 @@ func allMetrics() []metric {
 	return []metric{
 		metricBuild, metricReady,
 		metricGeneration, metricReloads, metricRules, metricLinear, metricEvaluations,
+		metricLeader, metricFence, metricTakes,
 		metricMessages, metricLost, metricUnrouted, metricRefused, metricTaken, metricDeadLetters,
 		metricMatches, metricFiltered, metricErrors, metricDeliveries, metricNoReceivers, metricDrops, metricShadowed, metricPanics, metricStuck,
 		metricQueued, metricRuleGaps, metricLatency,
@@ -116,6 +121,7 @@ type metricsCollector struct {
 	streams  func() []pubsub.StreamStats
 	rules    func() int
 	ready    func() error
+	lease    *pubsub.Lease // nil: there is none
 
 	descs map[string]*prometheus.Desc // by metric name
 
@@ -148,6 +154,12 @@ func (c *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	s := c.stats()
 	to.add(metricBuild, 1, version(), runtime.Version())
 	to.add(metricReady, truth(c.ready() == nil))
+	if c.lease != nil {
+		s := c.lease.Stats()
+		to.add(metricLeader, truth(s.Leads), s.Group)
+		to.add(metricFence, s.Fence, s.Group)
+		to.add(metricTakes, s.Taken, s.Group)
+	}
 	to.add(metricGeneration, s.Generation)
 	to.add(metricReloads, s.Reloads, "done")
 	to.add(metricReloads, s.RefusedReloads, "refused")
@@ -163,6 +175,7 @@ func (c *metricsCollector) Collect(out chan<- prometheus.Metric) {
 			invalid += n
 			to.add(metricMessages, n, name, string(reason))
 		}
+		to.some(metricMessages, channel.Standby, name, "standby")
 		to.some(metricLost, channel.Lost, name)
 		to.add(metricMessages, c.countValid(name, channel.Received, invalid), name, "valid")
 	}
@@ -236,6 +249,7 @@ func (to series) rule(name string, r *engine.RuleStats) {
 	to.some(metricNoReceivers, r.NoReceivers, name)
 	to.some(metricDrops, r.Dropped, name, "queue_full")
 	to.some(metricDrops, r.Conflated, name, "conflated")
+	to.some(metricDrops, r.Withheld, name, "withheld")
 	to.some(metricDrops, r.Undelivered, name, "undelivered")
 	to.some(metricShadowed, r.Shadowed, name)
 	to.some(metricPanics, r.Panics, name)

@@ -129,7 +129,14 @@ func runRules(c *cli.Context) error {
 	if _, err := client(loaded.Redis); err != nil {
 		return &exitError{code: exitUsage, err: err}
 	}
+	var elected filterd.Lease // nil: there is no section ha
+	var lease *pubsub.Lease
+	if ha := loaded.HA; ha != nil {
+		lease = pubsub.NewLease(rdb, ha.Group, pubsub.LeaseOptions{Lease: ha.Lease, Logger: logger})
+		elected = lease
+	}
 	eng, err := loaded.Engine(engine.Config{
+		Lease:        elected,
 		Sink:         pubsub.NewSink(rdb),
 		Logger:       logger,
 		DrainTimeout: c.Duration("drain") / 2, // after the source's half
@@ -137,6 +144,7 @@ func runRules(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	settled := make(chan struct{}) // closed when it is known who has the lease
 	sharded := pubsub.NewShardedSource(rdb, pubsub.SourceOptions{
 		Logger:       logger,
 		FailFast:     c.Bool("once"),
@@ -149,6 +157,12 @@ func runRules(c *cli.Context) error {
 		OnReady: func() {
 			if sharded.WaitReady(ctx) != nil {
 				return // it says why
+			}
+			select {
+			case <-settled:
+			case <-time.After(2 * pubsub.DefaultLease): // it says what is wrong
+			case <-ctx.Done():
+				return
 			}
 			to := reloads.config.Load().Table.Subscriptions()
 			args := []any{"channels", to.Channels, "patterns", to.Globs}
@@ -169,7 +183,7 @@ func runRules(c *cli.Context) error {
 	})
 	streams := pubsub.NewStreamSource(rdb, pubsub.StreamOptions{Logger: logger, DrainTimeout: c.Duration("drain") / 2})
 	logger.Info("starting", "version", version(), "config", loaded.Path, "rules", len(loaded.Rules))
-	reloads.engine, reloads.maxMessage, reloads.server = eng, loaded.MaxMessage, loaded.Server
+	reloads.engine, reloads.maxMessage, reloads.server, reloads.ha = eng, loaded.MaxMessage, loaded.Server, loaded.HA
 	if url == "" {
 		reloads.connected = &loaded.Redis
 	}
@@ -179,6 +193,7 @@ func runRules(c *cli.Context) error {
 			waiting: func() error { return errors.Join(source.Ready(), sharded.Ready()) },
 			reload:  func(ctx context.Context) (adminReloaded, error) { return reloads.ask(ctx, hangups) },
 			streams: streams.Stats,
+			lease:   lease,
 		}
 		defer server.close()
 		if err := server.start(loaded.Server); err != nil {
@@ -188,6 +203,14 @@ func runRules(c *cli.Context) error {
 	var reloading sync.WaitGroup
 	running, stop := context.WithCancel(ctx)
 	reloading.Go(func() { reloads.run(running, hangups) })
+	giveBack := func() {}
+	if lease == nil {
+		close(settled)
+	} else {
+		source.Subscribe(loaded.Table.Subscriptions()) // there is something to wait for
+		sharded.Subscribe(loaded.Table.Subscriptions())
+		giveBack = elect(ctx, lease, eng, settled, source, sharded)
+	}
 	reloading.Go(func() { manager.watch(running, eng) })
 	defer context.AfterFunc(c.Context, manager.stopping)()
 	err = eng.Run(ctx, manager.attend(source), streams, manager.attend(sharded))
@@ -197,6 +220,7 @@ func runRules(c *cli.Context) error {
 		err = errors.Join(err, cause)
 	}
 	err = errors.Join(err, eng.Close())
+	giveBack() // once everything is sent
 	logWebhooks(logger, reloads.config.Load().Webhooks)
 	if c.Bool("log-memory") {
 		logMemory(logger)
@@ -208,6 +232,34 @@ func runRules(c *cli.Context) error {
 		return &exitError{code: exitFailed, err: err}
 	}
 	return redisError(err)
+}
+
+// A waitingSource is a source that says when it has subscribed.
+type waitingSource interface {
+	filterd.Source
+	WaitReady(context.Context) error
+}
+
+// elect takes part in the election of the lease once the sources have subscribed,
+// or been refused: who hears nothing should not lead. Settled is closed when it
+// is known who leads. The function that it returns gives the lease back.
+func elect(ctx context.Context, lease *pubsub.Lease, eng *engine.Engine, settled chan<- struct{}, sources ...waitingSource) func() {
+	waiting, cancel := context.WithCancel(ctx)
+	held, release := context.WithCancel(context.WithoutCancel(ctx))
+	var electing sync.WaitGroup
+	electing.Go(func() { // ends with release
+		for _, s := range sources {
+			_ = s.WaitReady(waiting) // the source logs what is refused
+		}
+		if waiting.Err() == nil {
+			lease.Run(held, eng.MissedAll, func() { close(settled) })
+		}
+	})
+	return func() {
+		cancel()
+		release()
+		electing.Wait()
+	}
 }
 
 // streamNames returns the names of streams, for the log.
@@ -254,6 +306,9 @@ func logStats(logger *slog.Logger, s engine.Stats) {
 	for _, name := range slices.Sorted(maps.Keys(s.Channels)) {
 		channel := s.Channels[name]
 		args := []any{"channel", name, "received", channel.Received}
+		if channel.Standby > 0 {
+			args = append(args, "standby", channel.Standby)
+		}
 		if channel.Lost > 0 {
 			args = append(args, "lost", channel.Lost)
 		}
@@ -270,7 +325,7 @@ func logStats(logger *slog.Logger, s engine.Stats) {
 	for _, name := range slices.Sorted(maps.Keys(s.Rules)) {
 		r := s.Rules[name]
 		logger.Info("rule", "rule", name, "matched", r.Matched, "filtered", r.Filtered, "delivered", r.Delivered, "no_receivers", r.NoReceivers,
-			"errors", r.Errors, "undelivered", r.Undelivered, "panics", r.Panics, "stuck", r.Stuck, "dropped", r.Dropped, "conflated", r.Conflated, "shadowed", r.Shadowed, "gaps", r.Gaps)
+			"errors", r.Errors, "undelivered", r.Undelivered, "panics", r.Panics, "stuck", r.Stuck, "dropped", r.Dropped, "conflated", r.Conflated, "withheld", r.Withheld, "shadowed", r.Shadowed, "gaps", r.Gaps)
 	}
 	logger.Info("stopped", "gaps", s.Gaps, "gap_time", s.GapTime, "dead_letters", s.DeadLetters,
 		"dead_letters_lost", s.DeadLettersLost, "unrouted", s.Unrouted, "refused", s.Refused, "taken", s.Taken)

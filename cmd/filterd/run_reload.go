@@ -37,6 +37,7 @@ type reloader struct {
 	maxMessage int // of the source
 
 	server *config.Server
+	ha     *config.HA
 
 	config  atomic.Pointer[config.Config] // that the engine runs
 	files   []config.File                 // that were read, or tried, last
@@ -132,6 +133,9 @@ func (r *reloader) reload(ctx context.Context, asked bool) (adminReloaded, error
 	}
 	if !sameServer(r.server, next.Server) {
 		r.logger.Warn("the section server has changed: all but its token stays as it is until filterd is started again")
+	}
+	if !reflect.DeepEqual(r.ha, next.HA) {
+		r.logger.Warn("the section ha has changed: it stays as it is until filterd is started again")
 	}
 	return adminReloaded{
 		Generation: generation, Rules: len(next.Rules),

@@ -97,13 +97,7 @@ func (d *daemon) must(err error) {
 // its command.
 func (d *daemon) start(shell ...string) {
 	d.Helper()
-	args := append(shell, "filterd", "run", "-c", d.path("filterd.yaml"), "-o", "json")
-	d.cmd = exec.Command(args[0], args[1:]...)
-	d.cmd.Env = append(os.Environ(), "REDIS_URL="+d.server.URL(), "XDG_CACHE_HOME="+d.TempDir())
-	d.cmd.Stderr = d.log
-	d.must(d.cmd.Start())
-	ended := make(chan error, 1)
-	go func() { ended <- d.cmd.Wait() }() // ends with the process, which is killed below
+	ended := d.launch(shell...)
 	d.Cleanup(func() {
 		_ = d.cmd.Process.Signal(syscall.SIGTERM)
 		select {
@@ -122,6 +116,19 @@ func (d *daemon) start(shell ...string) {
 		d.Fatal(err)
 	}
 	d.waitFor("ready", 1, "")
+}
+
+// launch starts the process, which the caller ends, and returns how it ends.
+func (d *daemon) launch(shell ...string) <-chan error {
+	d.Helper()
+	args := append(shell, "filterd", "run", "-c", d.path("filterd.yaml"), "-o", "json")
+	d.cmd = exec.Command(args[0], args[1:]...)
+	d.cmd.Env = append(os.Environ(), "REDIS_URL="+d.server.URL(), "XDG_CACHE_HOME="+d.TempDir())
+	d.cmd.Stderr = d.log
+	d.must(d.cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- d.cmd.Wait() }() // ends with the process
+	return ended
 }
 
 // waitFor waits for the nth line with a msg, and that it contains a text.

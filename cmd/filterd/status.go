@@ -59,6 +59,16 @@ func (s *adminStatus) text() string {
 	for _, reason := range s.Reasons {
 		line("NOT READY", "%s", reason)
 	}
+	if ha := s.HA; ha != nil {
+		switch {
+		case ha.Role == "leader":
+			line("ha", "leader of group %s, fence %d", ha.Group, ha.Fence)
+		case ha.Leader != "":
+			line("ha", "standby in group %s, for %s", ha.Group, ha.Leader)
+		default:
+			line("ha", "standby in group %s, which has no leader", ha.Group)
+		}
+	}
 	line("running for", "%s", span(s.Uptime))
 	line("version", "%s", s.Version)
 	line("config", "%s", s.Config)
@@ -80,6 +90,9 @@ func (s *adminStatus) text() string {
 			if n := ch.Invalid[reason]; n > 0 {
 				text += fmt.Sprintf(", %d invalid (%s)", n, reason)
 			}
+		}
+		if ch.Standby > 0 {
+			text += fmt.Sprintf(", %d left to the leader", ch.Standby)
 		}
 		if ch.Lost > 0 {
 			text += fmt.Sprintf(", %d LOST", ch.Lost)
