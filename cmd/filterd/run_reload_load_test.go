@@ -62,7 +62,8 @@ func newReloading(t *testing.T, text string) *reloading {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.reloader = &reloader{logger: slog.New(slog.NewJSONHandler(r.log, nil))}
+	logger := slog.New(slog.NewJSONHandler(r.log, nil))
+	r.reloader = &reloader{logger: logger, manager: newService(logger)}
 	r.config.Store(loaded)
 	if r.engine, err = loaded.Engine(engine.Config{Sink: pubsub.NewSink(r.rdb), Logger: r.logger}); err != nil {
 		t.Fatal(err)
