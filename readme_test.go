@@ -36,7 +36,7 @@ func blocks(t *testing.T, document, language string) []string {
 // Each of these files is whole, has tests beside its rules, and passes them.
 func TestReadmeRules(t *testing.T) {
 	t.Setenv("HOOK_KEY", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-	for _, document := range []string{"README.md", "docs/cookbook.md"} {
+	for _, document := range []string{"README.md", "docs/cookbook.md", "docs/migration.md"} {
 		for i, block := range blocks(t, document, "yaml") {
 			file, err := config.Parse(document, []byte(block), config.Callbacks(map[string]engine.Callback{}))
 			if err != nil {

@@ -20,9 +20,9 @@ func publishCommand() *cli.Command {
 		Name:      "publish",
 		Usage:     "publish messages that keep their channel's contract",
 		ArgsUsage: "CHANNEL [JSON | -]",
-		Description: "JSON is the data of one message; - reads one from each line of standard input. Where the channel's\n" +
-			"contract wants an event, one is built around it. What breaks the contract is not sent, and the exit code\n" +
-			"is 1.\n\n" +
+		Description: "JSON is the data of one message; - reads one from each line of standard input. A CloudEvents event is\n" +
+			"built around it, but for channels that the config file declares with envelope: raw or bytes. What breaks the\n" +
+			"contract is not sent, and the exit code is 1.\n\n" +
 			`Example: filterd publish PRICE_DATA '{"symbol": "BTC-USD", "price": 60000, "qty": 1}'`,
 		Flags:  []cli.Flag{configFlag(), urlFlag(), outputFlag()},
 		Action: publish,
