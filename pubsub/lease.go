@@ -303,6 +303,7 @@ func (l *Lease) rule(before, next *reign, reply leaseReply, gap func(filterd.Gap
 	}
 	l.logger.Info("leader", "fence", next.fence, "former", nameOf(reply.former))
 	if !hole.From.IsZero() {
+		l.logger.Warn("messages may have been missed", "length", hole.Length(), "from", hole.From, "to", hole.To, "reason", hole.Reason)
 		gap(hole)
 	}
 }
