@@ -266,7 +266,7 @@ func (l *Lease) attempt(ctx context.Context, gap func(filterd.Gap)) (pause time.
 	if reply.outcome == leaseOthers {
 		l.fence = max(l.fence, reply.fence)
 		if reply.since >= 0 {
-			l.renewed = now.Add(-reply.since)
+			l.renewed = sent.Add(-reply.since)
 		}
 		if l.setOther(nameOf(reply.holder)) {
 			l.logger.Info("standby", "leader", nameOf(reply.holder), "fence", reply.fence)
@@ -276,12 +276,13 @@ func (l *Lease) attempt(ctx context.Context, gap func(filterd.Gap)) (pause time.
 		}
 		return max(time.Millisecond, min(lease/leaseLook, reply.expires+time.Millisecond)), nil
 	}
-	l.rule(before, &reign{reply.fence, sent.Add(lease - lease/leaseMargin)}, reply, gap)
+	l.rule(sent, before, &reign{reply.fence, sent.Add(lease - lease/leaseMargin)}, reply, gap)
 	return lease / leaseRenew, nil
 }
 
-// rule begins a reign, or makes it last longer.
-func (l *Lease) rule(before, next *reign, reply leaseReply, gap func(filterd.Gap)) {
+// rule begins a reign, or makes it last longer. Spans that Redis tells of count
+// from when it was asked: they may begin too early, but not too late.
+func (l *Lease) rule(sent time.Time, before, next *reign, reply leaseReply, gap func(filterd.Gap)) {
 	l.reign.Store(next)
 	now := time.Now()
 	renewed := l.renewed
@@ -299,7 +300,7 @@ func (l *Lease) rule(before, next *reign, reply leaseReply, gap func(filterd.Gap
 	case before != nil && !before.end.IsZero() && (before.fence == next.fence || reply.former == l.token):
 		hole.From, hole.Reason = before.end, "the lease was not renewed in time"
 	case reply.since >= 0:
-		hole.From, hole.Reason = now.Add(-reply.since), "the lease was taken over from "+nameOf(reply.former)
+		hole.From, hole.Reason = sent.Add(-reply.since), "the lease was taken over from "+nameOf(reply.former)
 	}
 	l.logger.Info("leader", "fence", next.fence, "former", nameOf(reply.former))
 	if !hole.From.IsZero() {
