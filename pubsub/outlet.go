@@ -246,7 +246,7 @@ func (o *outlet) unpark() {
 
 // connect makes a connection unless there is one.
 func (o *outlet) connect() error {
-	if o.wire != nil && !quiet(o.wire.conn) {
+	if o.wire != nil && !o.wire.peek.quiet() {
 		_ = o.hangUp() // the server has
 	}
 	if o.wire != nil {

@@ -60,6 +60,7 @@ const readBuffer = 256 << 10
 type wire struct {
 	*resp.Reader
 	conn    net.Conn
+	peek    *peeker       // whether conn has something
 	client  *redis.Client // that dialled; it has this connection only
 	timeout time.Duration // of a write; 0 is none
 	out     []byte        // the command that is sent
@@ -90,6 +91,7 @@ func dial(ctx context.Context, rdb *redis.Client) (*wire, error) {
 		_ = w.close() // the other error matters
 		return nil, err
 	}
+	w.peek = newPeeker(w.conn)
 	return w, nil
 }
 
@@ -104,7 +106,7 @@ func (w *wire) send(name string, args ...string) error {
 	return err
 }
 
-func (w *wire) ready() bool                      { return !quiet(w.conn) }
+func (w *wire) ready() bool                      { return !w.peek.quiet() }
 func (w *wire) fill() error                      { return w.Fill() }
 func (w *wire) next(f *resp.Frame) (bool, error) { return w.Next(f) }
 
