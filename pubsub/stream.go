@@ -48,8 +48,11 @@ type StreamSource struct {
 	mu      sync.Mutex // guards what follows
 	wanted  []filterd.Stream
 	changed chan struct{} // capacity 1: wanted may be another
+	noted   chan struct{} // closed, and another one made, when Ready may say something else
 	readers map[filterd.Stream]*streamReader
 	gone    map[streamName]StreamStats // of readers that have ended
+
+	backlog backlog
 }
 
 var _ filterd.Source = (*StreamSource)(nil)
@@ -60,14 +63,16 @@ type streamName struct{ stream, group string }
 // StreamStats counts what became of the entries of one stream in one group.
 type StreamStats struct {
 	Stream, Group string
+	Consumer      string // this process in the group
 	Read          uint64 // new entries
 	Redelivered   uint64 // entries that had been delivered before
 	Claimed       uint64 // of these, those that another consumer had left behind
-	Acknowledged  uint64 // entries acknowledged by the source; those that a sink acknowledged aren't among them
+	Acknowledged  uint64 // entries that are dealt with: acknowledged by the source, or by a sink with what it wrote, or by who had taken them
 	Malformed     uint64 // entries that hold no message
 	Poison        uint64 // entries that were delivered in vain too often
 	Trimmed       uint64 // entries that were deleted while they were pending: lost
 	Held          int    // entries that the handler holds
+	Err           error  // why the stream can't be read now; nil if it is, or isn't to be
 }
 
 // NewStreamSource makes a source that reads through rdb, which stays the
@@ -81,6 +86,7 @@ func NewStreamSource(rdb redis.UniversalClient, options StreamOptions) *StreamSo
 		rdb:     rdb,
 		options: options,
 		changed: make(chan struct{}, 1),
+		noted:   make(chan struct{}),
 		readers: make(map[filterd.Stream]*streamReader),
 		gone:    make(map[streamName]StreamStats),
 	}
@@ -95,6 +101,7 @@ func (s *StreamSource) Subscribe(to filterd.Subscriptions) {
 	}
 	s.mu.Lock()
 	s.wanted = wanted
+	s.tell()
 	s.mu.Unlock()
 	select {
 	case s.changed <- struct{}{}:
@@ -115,9 +122,15 @@ func (s *StreamSource) Stats() []StreamStats {
 		name := streamName{stream.Name, stream.Group}
 		sums[name] = sums[name].add(r.stats())
 	}
+	for _, stream := range s.wanted {
+		name := streamName{stream.Name, stream.Group}
+		sum := sums[name]
+		sum.Err = s.unreadable(stream)
+		sums[name] = sum
+	}
 	var all []StreamStats
 	for name, stats := range sums {
-		stats.Stream, stats.Group = name.stream, name.group
+		stats.Stream, stats.Group, stats.Consumer = name.stream, name.group, s.options.Consumer
 		all = append(all, stats)
 	}
 	slices.SortFunc(all, func(a, b StreamStats) int {
@@ -198,6 +211,7 @@ func (s *StreamSource) start(ctx, handling context.Context, stream filterd.Strea
 		delete(s.readers, stream)
 		name := streamName{stream.Name, stream.Group}
 		s.gone[name] = s.gone[name].add(r.stats())
+		s.tell()
 		s.mu.Unlock()
 		select {
 		case s.changed <- struct{}{}:

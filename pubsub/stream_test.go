@@ -109,7 +109,7 @@ func TestStreamSource(t *testing.T) {
 	add(server, "s", "7")
 	h.want(t, append(want, "7")...)
 	pendingIs(t, server, "s", 0)
-	if got := fmt.Sprintf("%+v", s.Stats()); got != "[{Stream:s Group:filterd Read:6 Redelivered:0 Claimed:0 Acknowledged:6 Malformed:3 Poison:0 Trimmed:0 Held:0}]" {
+	if got := fmt.Sprintf("%+v", s.Stats()); got != "[{Stream:s Group:filterd Consumer:me Read:6 Redelivered:0 Claimed:0 Acknowledged:6 Malformed:3 Poison:0 Trimmed:0 Held:0 Err:<nil>}]" {
 		t.Error(got)
 	}
 	if err := stop(); err != nil {
@@ -220,7 +220,7 @@ func TestStreamPending(t *testing.T) {
 	s, _ := readStreams(t, client(t, server.Addr), "me", h, filterd.Stream{Name: "s", ClaimIdle: 500 * time.Millisecond})
 	h.want(t, "1", "5", "4")
 	pendingIs(t, server, "s", 0)
-	if got := fmt.Sprintf("%+v", s.Stats()); got != "[{Stream:s Group:filterd Read:1 Redelivered:2 Claimed:1 Acknowledged:3 Malformed:0 Poison:0 Trimmed:2 Held:0}]" {
+	if got := fmt.Sprintf("%+v", s.Stats()); got != "[{Stream:s Group:filterd Consumer:me Read:1 Redelivered:2 Claimed:1 Acknowledged:3 Malformed:0 Poison:0 Trimmed:2 Held:0 Err:<nil>}]" {
 		t.Error(got)
 	}
 	h.mu.Lock()
@@ -380,7 +380,7 @@ func TestStreamCluster(t *testing.T) {
 			t.Errorf("%s: %+v, %v", stream, pending, err)
 		}
 	}
-	if stats := s.Stats(); len(stats) != 3 || stats[0].Read != 2 || stats[0].Acknowledged != 1 {
+	if stats := s.Stats(); len(stats) != 3 || stats[0].Read != 2 || stats[0].Acknowledged != 2 {
 		t.Errorf("%+v", stats)
 	}
 }

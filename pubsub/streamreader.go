@@ -44,6 +44,8 @@ type streamReader struct {
 	asked   time.Time     // when wire was asked for entries that have not been read; zero if it wasn't
 	settled chan struct{} // capacity 1: done or held may be another
 
+	fault atomic.Pointer[error] // why the stream can't be read; nil if it can
+
 	logs                                                                 lograte.Limiter
 	last                                                                 string // ID of the last new entry; the goroutine's own
 	read, redelivered, claimed, acknowledged, malformed, poison, trimmed atomic.Uint64
@@ -59,13 +61,15 @@ type streamReader struct {
 }
 
 func newStreamReader(s *StreamSource, stream filterd.Stream, leave context.CancelFunc) *streamReader {
-	return &streamReader{
+	r := &streamReader{
 		source: s, stream: stream, leave: leave,
 		settled: make(chan struct{}, 1),
 		count:   maxBatch,
 		held:    make(map[string]*filterd.Entry),
 		again:   make(map[string]filterd.EntryOutcome),
 	}
+	r.fault.Store(&errUnread)
+	return r
 }
 
 func (r *streamReader) stats() StreamStats {
@@ -94,10 +98,12 @@ func (r *streamReader) run(ctx, handling context.Context, h filterd.Handler) {
 		if ctx.Err() != nil {
 			break
 		}
+		err = unreachable(r.rdb, err)
+		r.note(err)
 		pause := wait.NextBackOff()
 		if suppressed, ok := r.logs.Allow(); ok {
 			r.source.options.Logger.Warn("stream can't be read, trying again", "stream", r.stream.Name, "group", r.stream.Group,
-				"error", unreachable(r.rdb, err), "in", pause, "suppressed", suppressed)
+				"error", err, "in", pause, "suppressed", suppressed)
 		}
 		rest(ctx, pause)
 	}
@@ -178,6 +184,7 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 			if err := r.takeBack(ctx, handling, h); err != nil {
 				return err
 			}
+			r.note(nil)
 			continue
 		}
 		entries, err := r.fetch(ctx)
@@ -189,6 +196,7 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 		case err != nil:
 			return err
 		case len(entries) > 0:
+			r.note(nil)
 			wait.Reset()
 			if len(entries) == r.count && ctx.Err() == nil { // Redis reads the next ones meanwhile
 				if err := r.ask(); err != nil {
@@ -200,6 +208,7 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 				return err
 			}
 		default:
+			r.note(nil)
 			wait.Reset()
 		}
 	}
@@ -220,7 +229,7 @@ func (r *streamReader) ask() error {
 	}
 	r.asked = time.Now()
 	return r.wire.send("XREADGROUP", "GROUP", r.stream.Group, r.source.options.Consumer, "COUNT", strconv.Itoa(r.count),
-		"BLOCK", strconv.FormatInt(streamBlock.Milliseconds(), 10), "STREAMS", r.stream.Name, ">")
+		"BLOCK", strconv.FormatInt(r.block().Milliseconds(), 10), "STREAMS", r.stream.Name, ">")
 }
 
 // putBack puts entries that were asked for among those to be delivered again,
@@ -315,7 +324,7 @@ func (r *streamReader) fetch(ctx context.Context) ([]streamEntry, error) {
 		return r.fetchWired()
 	}
 	reply, err := r.do(ctx, "xreadgroup", "group", r.stream.Group, r.source.options.Consumer,
-		"count", maxBatch, "block", streamBlock.Milliseconds(), "streams", r.stream.Name, ">")
+		"count", maxBatch, "block", r.block().Milliseconds(), "streams", r.stream.Name, ">")
 	if errors.Is(err, redis.Nil) {
 		return nil, nil
 	} else if err != nil {
@@ -433,6 +442,8 @@ func (r *streamReader) settle(e *filterd.Entry) {
 		r.done = append(r.done, e.ID)
 	case filterd.EntryPostponed, filterd.EntryFailed:
 		r.again[e.ID] = outcome
+	case filterd.EntryAcknowledged:
+		r.acknowledged.Add(1)
 	}
 	late := r.batch == nil // nobody acknowledges it by the way
 	r.mu.Unlock()
