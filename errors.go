@@ -13,6 +13,11 @@ var ErrInvalid = errors.New("message breaks its contract")
 // acknowledged the entry that it was made of.
 var ErrTaken = errors.New("another consumer has taken the entry")
 
+// ErrRefused is what the error of a delivery matches whose target has said no to
+// it, for what it is or where it goes. It is of no use to try again, unlike after
+// other errors.
+var ErrRefused = errors.New("the target refuses the message")
+
 // A Reason classifies why a message broke its contract. There are few of
 // them, so that they can serve as metric labels.
 type Reason string

@@ -320,12 +320,16 @@ type Delivery struct {
 	// all that becomes is in the batch, one behind the other. Where it can, a
 	// sink writes that only if the entry is still pending, and acknowledges
 	// it in the same step: then it calls the entry's Acknowledge. If the entry
-	// is not pending any more it does so, too, and Err is [ErrTaken].
+	// is not pending any more it does so, too, and Err is [ErrTaken]. If a
+	// target refuses some of it, the others get theirs all the same, and the
+	// entry isn't acknowledged.
 	Entry *Entry
 
 	// Receivers is how many subscribers received it; set by the sink.
 	Receivers int64
 	// Err is why it was not, or may not have been, delivered, and names the
-	// channel; set by the sink.
+	// channel; set by the sink. If it matches [ErrRefused] that is for good: the
+	// rule has failed. After any other error the entry that the payload was made
+	// of is delivered again, until it succeeds.
 	Err error
 }

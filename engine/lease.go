@@ -76,7 +76,7 @@ func (w *worker) withhold() {
 			w.outputs[n], w.deliveries[n] = output, w.deliveries[i]
 			n++
 		case output.DeadLetter:
-			w.engine.loseDeadLetter(output.message.Channel, errLeaseEnded)
+			w.engine.loseDeadLetter(output.message, errLeaseEnded)
 		default:
 			w.rules[output.rule.number].withheld.Add(1)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,9 +78,11 @@ func TestEntries(t *testing.T) {
 		contract filterd.Contract
 		fault    *filterd.ValidationError
 		broken   string // what the sink can't reach
+		refused  string // what refuses the message
 		outcome  filterd.EntryOutcome
 		sent     string // "channel payload", and ! where that is guarded
 		stats    engine.RuleStats
+		lost     uint64 // dead letters
 	}{
 		{name: "not kept", rule: engine.Rule{When: when(`data > 1`), To: to("out")}},
 		{name: "published", rule: engine.Rule{To: to("out")}, sent: "out 1", stats: engine.RuleStats{Matched: 1, Delivered: 1}},
@@ -90,6 +93,19 @@ func TestEntries(t *testing.T) {
 		{name: "not published", rule: engine.Rule{To: to("out"), OnError: engine.OnErrorDeadLetter, DeadLetter: "dead"}, broken: "out",
 			outcome: filterd.EntryPostponed, stats: engine.RuleStats{Matched: 1, Errors: 1, Undelivered: 1}},
 		{name: "not appended", rule: engine.Rule{To: []engine.Target{{Stream: "out"}}}, broken: "out",
+			outcome: filterd.EntryPostponed, stats: engine.RuleStats{Matched: 1, Errors: 1, Undelivered: 1}},
+		{name: "refused", rule: engine.Rule{To: to("out")}, refused: "out", stats: engine.RuleStats{Matched: 1, Errors: 1, Undelivered: 1}},
+		{name: "refused by one of two", rule: engine.Rule{To: []engine.Target{{Stream: "out"}, {Stream: "too"}}, OnError: engine.OnErrorPass}, refused: "out",
+			sent: "too 1!", stats: engine.RuleStats{Matched: 1, Delivered: 1, Errors: 1, Undelivered: 1}},
+		{name: "refused by one, and the other is away", rule: engine.Rule{To: []engine.Target{{Channel: "out"}, {Channel: "too"}}}, refused: "out", broken: "too",
+			outcome: filterd.EntryPostponed, stats: engine.RuleStats{Matched: 1, Errors: 2, Undelivered: 2}},
+		{name: "refused with a dead letter", rule: engine.Rule{To: []engine.Target{{Stream: "out"}, {Channel: "too"}}, OnError: engine.OnErrorDeadLetter, DeadLetter: "dead", DeadLetterStream: true}, refused: "out",
+			sent: "too 1 dead letter r in/1-1/r", stats: engine.RuleStats{Matched: 1, Delivered: 1, Errors: 1, Undelivered: 1}},
+		{name: "refused, and its dead letter can't be written", rule: engine.Rule{To: to("out"), OnError: engine.OnErrorDeadLetter, DeadLetter: "dead"}, refused: "out", broken: "dead",
+			outcome: filterd.EntryPostponed, stats: engine.RuleStats{Matched: 1, Errors: 1, Undelivered: 1}},
+		{name: "refused, and so is its dead letter", rule: engine.Rule{To: to("dead"), OnError: engine.OnErrorDeadLetter, DeadLetter: "dead"}, refused: "dead",
+			stats: engine.RuleStats{Matched: 1, Errors: 1, Undelivered: 1}, lost: 1},
+		{name: "refused, and halts", rule: engine.Rule{To: to("out"), OnError: engine.OnErrorHalt}, refused: "out",
 			outcome: filterd.EntryPostponed, stats: engine.RuleStats{Matched: 1, Errors: 1, Undelivered: 1}},
 		{name: "taken by another", rule: engine.Rule{To: []engine.Target{{Stream: "taken"}}},
 			outcome: filterd.EntryAcknowledged, stats: engine.RuleStats{Matched: 1}},
@@ -109,6 +125,10 @@ func TestEntries(t *testing.T) {
 			sent: "dead letter r in/1-1/r!", outcome: filterd.EntryAcknowledged, stats: engine.RuleStats{Errors: 1}},
 		{name: "its dead letter can't be written", rule: engine.Rule{When: when(`data.a.b > 1`), OnError: engine.OnErrorDeadLetter, DeadLetter: "dead", To: to("out")}, broken: "dead",
 			outcome: filterd.EntryPostponed, stats: engine.RuleStats{Errors: 1}},
+		{name: "its dead letter is refused", rule: engine.Rule{When: when(`data.a.b > 1`), OnError: engine.OnErrorDeadLetter, DeadLetter: "dead", DeadLetterStream: true, To: to("out")}, refused: "dead",
+			stats: engine.RuleStats{Errors: 1}, lost: 1},
+		{name: "called in vain, and its dead letter is refused", rule: engine.Rule{To: call("broken"), OnError: engine.OnErrorDeadLetter, DeadLetter: "dead"}, refused: "dead",
+			stats: engine.RuleStats{Matched: 1, Errors: 1, Undelivered: 1}, lost: 1},
 		{name: "the rule halts", rule: engine.Rule{When: when(`data.a.b > 1`), OnError: engine.OnErrorHalt, To: to("out")},
 			outcome: filterd.EntryPostponed, stats: engine.RuleStats{Errors: 1}},
 		{name: "invalid", contract: filterd.Contract{Channel: "in", Envelope: filterd.EnvelopeCloudEvents}, rule: engine.Rule{To: to("out")}},
@@ -121,11 +141,15 @@ func TestEntries(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			var sent []string
 			sink := filterd.SinkFunc(func(_ context.Context, batch []filterd.Delivery) {
+				whole := !slices.ContainsFunc(batch, func(d filterd.Delivery) bool { return d.Channel == test.refused })
 				for i := range batch {
 					d := &batch[i]
 					switch d.Channel {
 					case test.broken:
 						d.Err = down
+						continue
+					case test.refused:
+						d.Err = fmt.Errorf("%s: %w", d.Channel, filterd.ErrRefused)
 						continue
 					case "taken":
 						d.Err = filterd.ErrTaken
@@ -143,7 +167,7 @@ func TestEntries(t *testing.T) {
 						}
 						sent = append(sent, text)
 					}
-					if d.Receivers = 1; d.Entry != nil {
+					if d.Receivers = 1; d.Entry != nil && whole {
 						d.Entry.Acknowledge()
 					}
 				}
@@ -178,6 +202,9 @@ func TestEntries(t *testing.T) {
 			}
 			if got := e.Stats().Rules["r"]; !reflect.DeepEqual(got, test.stats) {
 				t.Errorf("got  %+v\nwant %+v", got, test.stats)
+			}
+			if got := e.Stats().DeadLettersLost; got != test.lost {
+				t.Errorf("%d dead letters lost, want %d", got, test.lost)
 			}
 		})
 	}

@@ -140,7 +140,7 @@ func (w *worker) finish(m *filterd.Message, result *Result) {
 		}
 	}
 	for _, err := range result.Lost {
-		w.engine.loseDeadLetter(m.Channel, err)
+		w.engine.loseDeadLetter(m, err)
 	}
 	for _, to := range result.toStages {
 		w.stage(to.bound, to.at, m)
@@ -317,19 +317,30 @@ func (w *worker) settleAll(ctx context.Context) {
 // settle counts what became of a delivery by now, and reports whether it failed
 // and wants a dead letter.
 func (w *worker) settle(output Output, d *filterd.Delivery, now time.Time) bool {
-	if entry := output.message.Entry; entry != nil && d.Err != nil {
-		w.postpone(entry, output, d)
-		return false
-	}
+	m := output.message
 	switch {
 	case output.DeadLetter:
-		w.engine.settleDeadLetter(d)
-	case d.Err != nil:
-		return w.engine.undelivered(w.rules[output.rule.number], output.rule, output.message, d.Err)
+		w.engine.settleDeadLetter(m, d)
+	case d.Err == nil:
+		w.rules[output.rule.number].deliver(d, m.Received, now)
+	case errors.Is(d.Err, filterd.ErrTaken):
+		w.engine.counters.taken.Add(1)
 	default:
-		w.rules[output.rule.number].deliver(d, output.message.Received, now)
+		again := postpone(m, d.Err)
+		return w.engine.undelivered(w.rules[output.rule.number], output.rule, m, d.Err) && !again
 	}
 	return false
+}
+
+// postpone has a message delivered again that could not go out for now, if it is
+// an entry, and reports whether it is. What its target has refused would be
+// refused again.
+func postpone(m *filterd.Message, err error) bool {
+	if m.Entry == nil || errors.Is(err, filterd.ErrRefused) {
+		return false
+	}
+	m.Entry.Postpone()
+	return true
 }
 
 // deliver counts a message that was received and delivered by now.
@@ -349,54 +360,41 @@ func (e *Engine) undelivered(counters *ruleCounters, r *rule, m *filterd.Message
 	return r.OnError == OnErrorDeadLetter
 }
 
-// postpone counts a delivery that was made of an entry and failed. The entry
-// will be delivered again, unless another consumer has taken it.
-func (w *worker) postpone(entry *filterd.Entry, output Output, d *filterd.Delivery) {
-	switch {
-	case errors.Is(d.Err, filterd.ErrTaken):
-		w.engine.counters.taken.Add(1)
-	case output.DeadLetter:
-		w.engine.postponeDeadLetter(entry, d)
-	default:
-		entry.Postpone()
-		_ = w.engine.undelivered(w.rules[output.rule.number], output.rule, output.message, d.Err) // it gets no dead letter
-	}
-}
-
-// postponeDeadLetter reports a dead letter that was not delivered.
-func (e *Engine) postponeDeadLetter(entry *filterd.Entry, d *filterd.Delivery) {
-	entry.Postpone()
-	e.log(&e.counters.lost, slog.LevelWarn, "dead letter not delivered: its entry stays pending", "stream", entry.Stream, "to", d.Channel, "error", d.Err)
-}
-
 // deadLetterUndelivered publishes the dead letter of a message that a target did
 // not take: once, since nothing is dead-lettered twice.
 func (e *Engine) deadLetterUndelivered(ctx context.Context, r *rule, m *filterd.Message, err error) {
 	letter := r.deadLetter()
 	if err := r.table.writeDeadLetter(&letter, m, err, e.fence()); err != nil {
-		e.loseDeadLetter(m.Channel, err)
+		e.loseDeadLetter(m, err)
 		return
 	}
 	d := []filterd.Delivery{letter.delivery()}
 	e.config.Sink.Deliver(ctx, d)
-	if m.Entry != nil && d[0].Err != nil {
-		e.postponeDeadLetter(m.Entry, &d[0])
-		return
-	}
-	e.settleDeadLetter(&d[0])
+	e.settleDeadLetter(m, &d[0])
 }
 
-// settleDeadLetter counts what became of a dead letter.
-func (e *Engine) settleDeadLetter(d *filterd.Delivery) {
-	if d.Err != nil {
-		e.loseDeadLetter(d.Channel, d.Err)
-		return
+// settleDeadLetter counts what became of the dead letter of a message.
+func (e *Engine) settleDeadLetter(m *filterd.Message, d *filterd.Delivery) {
+	switch {
+	case d.Err == nil:
+		e.counters.deadLetters.Add(1)
+	case errors.Is(d.Err, filterd.ErrTaken):
+		e.counters.taken.Add(1)
+	case postpone(m, d.Err):
+		e.log(&e.counters.lost, slog.LevelWarn, "dead letter not delivered: its entry stays pending", "stream", m.Channel, "id", m.ID, "error", d.Err)
+	default:
+		e.loseDeadLetter(m, d.Err)
 	}
-	e.counters.deadLetters.Add(1)
 }
 
-// loseDeadLetter counts and reports a dead letter that is lost.
-func (e *Engine) loseDeadLetter(channel string, err error) {
+// loseDeadLetter counts and reports that the dead letter of a message is lost. An
+// entry is acknowledged all the same, or it would hold up all behind it; its ID
+// is where to find it.
+func (e *Engine) loseDeadLetter(m *filterd.Message, err error) {
 	e.counters.deadLettersLost.Add(1)
-	e.log(&e.counters.lost, slog.LevelError, "dead letter lost", "channel", channel, "error", err)
+	args := []any{"channel", m.Channel, "error", err}
+	if m.ID != "" {
+		args = []any{"stream", m.Channel, "id", m.ID, "error", err}
+	}
+	e.log(&e.counters.lost, slog.LevelError, "dead letter lost", args...)
 }

@@ -37,11 +37,12 @@ func (a appender) append(ctx context.Context, batch []filterd.Delivery) {
 		commands[i] = newXAdd(ctx, &batch[i])
 		_ = pipeline.Process(ctx, commands[i]) // only queues
 	}
-	_, _ = pipeline.Exec(ctx) // every command has its own error
+	_, failure := pipeline.Exec(ctx)
 	for i, command := range commands {
 		d := &batch[i]
-		if d.Receivers, d.Err = 0, nil; command.Err() != nil {
-			failAppend(d, command.Err())
+		d.Receivers, d.Err = 0, nil
+		if err := piped(command, command.replied, failure); err != nil {
+			failAppend(d, err)
 		}
 	}
 }

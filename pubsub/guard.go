@@ -23,11 +23,16 @@ import (
 // memory is short, XACK is not, and a script isn't rolled back. Nobody sees
 // anything in between.
 //
+// What becomes of an entry of which a target refuses something is not decided
+// here: it may become a dead letter first. So that is written without a script,
+// as what goes to channels, and may be written twice.
+//
 // KEYS are the entry's stream and those written to; ARGV the group, then for
 // each entry its ID and the number of writes, then for each of these the number
 // of its key, the length that its stream is trimmed to, or 0, and the payload.
 // The reply is how many entries were treated if all were written; else for each
-// of them 1, 0 if it was not pending, or the text of what went wrong.
+// of them 1, 0 if it was not pending, the text of why something could not be
+// written, or a list with the text of why it could not be acknowledged.
 const guardScript = `
 local source, group, at, count, fine, results = KEYS[1], ARGV[1], 2, 0, true, {}
 local call, argv, keys = redis.pcall, ARGV, KEYS
@@ -56,9 +61,9 @@ while at < #argv do
 		pending = call('XACK', source, group, id)
 		if pending == 0 then
 			local reply = call('XPENDING', source, group)
-			failure = reply.err
+			failure = reply.err and {reply.err}
 		elseif type(pending) == 'table' then
-			failure = pending.err
+			failure = {pending.err}
 		end
 	end
 	if failure or pending == 0 then
@@ -134,18 +139,81 @@ func hashTag(key string) string {
 
 // guard writes deliveries of whole entries, and acknowledges these.
 func (a appender) guard(ctx context.Context, batch []filterd.Delivery) {
-	entry := batch[0].Entry
-	keys := []any{entry.Stream}
-	argv := make([]any, 0, 1+5*len(batch))
-	argv = append(argv, entry.Group)
-	entries := 0
-	for i := 0; i < len(batch); entries++ {
-		e := batch[i].Entry
-		count := len(argv) + 1
-		argv = append(argv, e.ID, 0)
-		first := i
-		for ; i < len(batch) && batch[i].Entry == e; i++ {
-			d := &batch[i]
+	var entries [][]filterd.Delivery
+	for begin, end := 0, 0; begin < len(batch); begin = end {
+		for end < len(batch) && batch[end].Entry == batch[begin].Entry {
+			end++
+		}
+		entries = append(entries, batch[begin:end])
+	}
+	results, err := a.run(ctx, batch[0].Entry, entries)
+	if refuses(err) {
+		a.apart(ctx, entries)
+		return
+	}
+	for i, of := range entries {
+		failure := err
+		if err == nil {
+			failure = guardError(results[i])
+		}
+		switch {
+		case failure == nil || errors.Is(failure, filterd.ErrTaken):
+			of[0].Entry.Acknowledge()
+		case len(of) > 1 && errors.Is(failure, filterd.ErrRefused): // but which of them?
+			a.append(ctx, of)
+			continue
+		}
+		for j := range of {
+			if of[j].Receivers, of[j].Err = 0, nil; failure != nil {
+				failAppend(&of[j], failure)
+			}
+		}
+	}
+}
+
+// guardError returns what the script's result for an entry means.
+func guardError(result any) error {
+	switch result := result.(type) {
+	case int64:
+		if result == 0 {
+			return filterd.ErrTaken
+		}
+		return nil
+	case []any:
+		return replyError(fmt.Append(nil, result...)) // which is not about what was to be written
+	}
+	return judged(replyError(fmt.Append(nil, result)))
+}
+
+// apart writes what the server has not let the script write, as it may not write
+// to all of the streams: of which entry is not known. Where it may not run at
+// all, that says nothing of the entries.
+func (a appender) apart(ctx context.Context, entries [][]filterd.Delivery) {
+	_, err := a.run(ctx, entries[0][0].Entry, nil)
+	for _, of := range entries {
+		switch {
+		case err != nil:
+			for i := range of {
+				failAppend(&of[i], err)
+			}
+		case len(entries) > 1:
+			a.guard(ctx, of)
+		default:
+			a.append(ctx, of)
+		}
+	}
+}
+
+// run runs the script for entries of one stream and group, one of which is
+// given. It returns a result for each of them.
+func (a appender) run(ctx context.Context, one *filterd.Entry, entries [][]filterd.Delivery) ([]any, error) {
+	keys := []any{one.Stream}
+	argv := make([]any, 0, 1+5*len(entries))
+	argv = append(argv, one.Group)
+	for _, of := range entries {
+		argv = append(argv, of[0].Entry.ID, len(of))
+		for i := range of {
+			d := &of[i]
 			key := 1 + slices.Index(keys, any(d.Channel))
 			if key == 0 {
 				keys = append(keys, d.Channel)
@@ -153,36 +221,22 @@ func (a appender) guard(ctx context.Context, batch []filterd.Delivery) {
 			}
 			argv = append(argv, key, d.MaxLen, d.Payload)
 		}
-		argv[count] = i - first
 	}
 	reply, err := a.eval(ctx, keys, argv)
-	results, each := reply.([]any)
-	if n, all := reply.(int64); err == nil && !(all && int(n) == entries) && !(each && len(results) == entries) {
-		err = fmt.Errorf("unexpected reply: %v", reply)
+	if err != nil {
+		return nil, err
 	}
-	for i := 0; i < len(batch); {
-		e := batch[i].Entry
-		result := any(int64(1))
-		if each {
-			result, results = results[0], results[1:]
+	switch reply := reply.(type) {
+	case int64:
+		if int(reply) == len(entries) {
+			return slices.Repeat([]any{int64(1)}, len(entries)), nil
 		}
-		failure := err
-		switch result {
-		case int64(1):
-		case int64(0):
-			failure = filterd.ErrTaken
-		default:
-			failure = replyError(fmt.Append(nil, result))
-		}
-		if failure == nil || errors.Is(failure, filterd.ErrTaken) {
-			e.Acknowledge()
-		}
-		for ; i < len(batch) && batch[i].Entry == e; i++ {
-			if batch[i].Receivers, batch[i].Err = 0, nil; failure != nil {
-				failAppend(&batch[i], failure)
-			}
+	case []any:
+		if len(reply) == len(entries) {
+			return reply, nil
 		}
 	}
+	return nil, fmt.Errorf("unexpected reply: %v", reply)
 }
 
 // eval runs the script, and sends it if the server does not know it.

@@ -368,7 +368,7 @@ func (o *outlet) reply(f *resp.Frame, d *filterd.Delivery) error {
 	case resp.Integer:
 		d.Receivers, d.Err = f.Number, nil
 	case resp.Error:
-		fail(d, replyError(f.Payload))
+		fail(d, judged(replyError(f.Payload)))
 	default:
 		return fmt.Errorf("unexpected reply: %s %s", f.Verb, f.Payload)
 	}

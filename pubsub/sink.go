@@ -36,7 +36,8 @@ func NewSink(rdb redis.UniversalClient) *Sink {
 // Nothing is sent twice, whatever the client's retries are set to. So an Err
 // that is no reply of the server means that the message may have been
 // published. What could not even be written, because the connection was gone,
-// is written to a new one, once.
+// is written to a new one, once. A reply that would be another one later, such as
+// LOADING or OOM, is no refusal; all others match [filterd.ErrRefused].
 func (s *Sink) Deliver(ctx context.Context, batch []filterd.Delivery) {
 	switch streams := streamsOf(batch); {
 	case len(batch) == 0:
@@ -115,13 +116,26 @@ func (p pipelines) Deliver(ctx context.Context, batch []filterd.Delivery) {
 		commands[i] = newPublish(ctx, commandOf(&d), d.Channel, d.Payload)
 		_ = pipeline.Process(ctx, commands[i]) // only queues
 	}
-	_, _ = pipeline.Exec(ctx) // every command has its own error
+	_, failure := pipeline.Exec(ctx)
 	for i, command := range commands {
 		batch[i].Receivers, batch[i].Err = command.Val(), nil
-		if err := command.Err(); err != nil {
+		if err := piped(command, command.replied, failure); err != nil {
 			fail(&batch[i], err)
 		}
 	}
+}
+
+// piped returns the error of a command in a pipeline that has ended with a
+// failure. Commands have errors of their own, but where the login was refused:
+// then go-redis takes that for the reply to one of them, and leaves all without.
+func piped(command redis.Cmder, replied bool, failure error) error {
+	if err := command.Err(); err != nil {
+		return judged(err)
+	}
+	if replied {
+		return nil
+	}
+	return failure
 }
 
 // publish is a PUBLISH that go-redis neither repeats nor mixes up.

@@ -113,6 +113,8 @@ func publishNumbered(ctx context.Context, rdb redis.UniversalClient, to string, 
 				account.Refuse(marks[j])
 			case err != nil:
 				account.Doubt(marks[j])
+			case command.Val() == nil: // the login was refused
+				account.Refuse(marks[j])
 			}
 		}
 	}
