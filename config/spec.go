@@ -51,7 +51,7 @@ type redisSpec struct {
 	Password         password  `json:"password,omitempty" jsonschema_description:"The user's password, as ${VARIABLE} or ${file:path}: never the password itself."`
 	SentinelUsername word      `json:"sentinel_username,omitempty" jsonschema_description:"The user at the sentinels, if they have their own."`
 	SentinelPassword password  `json:"sentinel_password,omitempty" jsonschema_description:"The password at the sentinels, as ${VARIABLE} or ${file:path}: never the password itself."`
-	MaxMessage       byteSize  `json:"max_message,omitempty" default:"64MiB" jsonschema_description:"The largest message that is read: bytes, or a number with B, KiB or MiB, from 1MiB on and at least the largest max_size. A larger one is skipped, and reported as a gap."`
+	MaxMessage       byteSize  `json:"max_message,omitempty" default:"64MiB" jsonschema_description:"The largest message that is read: bytes, or a number with B, KiB or MiB, from 1MiB on and at least the largest max_size. A larger one is skipped, and reported as a gap; a larger entry of a stream becomes a dead letter without its payload."`
 	TLS              *tlsSpec  `json:"tls,omitempty" jsonschema_description:"Encrypts the connection. {} takes the certificate authorities of the system. Paths are relative to the config file."`
 }
 

@@ -21,6 +21,10 @@ type StreamOptions struct {
 	// for the entries that it holds. What it holds then stays pending.
 	// Default DefaultDrainTimeout.
 	DrainTimeout time.Duration
+	// MaxMessage is how large an entry may be, in bytes. A larger one is not
+	// read: it becomes a dead letter without its payload. Default
+	// DefaultMaxMessage.
+	MaxMessage int
 	// Logger gets what is wrong with streams and entries. Default
 	// slog.Default().
 	Logger *slog.Logger
@@ -68,10 +72,10 @@ type StreamStats struct {
 	Redelivered   uint64 // entries that had been delivered before
 	Claimed       uint64 // of these, those that another consumer had left behind
 	Acknowledged  uint64 // entries that are dealt with: acknowledged by the source, or by a sink with what it wrote, or by who had taken them
-	Malformed     uint64 // entries that hold no message
+	Malformed     uint64 // entries that hold no message, or are too large
 	Poison        uint64 // entries that were delivered in vain too often
 	Trimmed       uint64 // entries that were deleted while they were pending: lost
-	Held          int    // entries that the handler holds
+	Held          int    // entries that the handler has
 	Err           error  // why the stream can't be read now; nil if it is, or isn't to be
 }
 
@@ -81,6 +85,9 @@ type StreamStats struct {
 func NewStreamSource(rdb redis.UniversalClient, options StreamOptions) *StreamSource {
 	options.Logger = cmp.Or(options.Logger, slog.Default())
 	options.DrainTimeout = cmp.Or(max(options.DrainTimeout, 0), DefaultDrainTimeout)
+	if options.MaxMessage <= 0 {
+		options.MaxMessage = DefaultMaxMessage
+	}
 	options.Consumer = cmp.Or(options.Consumer, processName())
 	return &StreamSource{
 		rdb:     rdb,

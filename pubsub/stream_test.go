@@ -220,9 +220,15 @@ func TestStreamPending(t *testing.T) {
 	s, _ := readStreams(t, client(t, server.Addr), "me", h, filterd.Stream{Name: "s", ClaimIdle: 500 * time.Millisecond})
 	h.want(t, "1", "5", "4")
 	pendingIs(t, server, "s", 0)
+	eventually(t, "the loss is counted", func() bool { return s.Stats()[0].Trimmed == 2 })
 	if got := fmt.Sprintf("%+v", s.Stats()); got != "[{Stream:s Group:filterd Consumer:me Read:1 Redelivered:2 Claimed:1 Acknowledged:3 Malformed:0 Poison:0 Trimmed:2 Held:0 Err:<nil>}]" {
 		t.Error(got)
 	}
+	eventually(t, "the loss is reported", func() bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return len(h.gaps) == 2
+	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.gaps) != 2 || h.gaps[0].Reason != "entry "+ids[1]+" was deleted or trimmed while it was pending in group filterd" || h.gaps[0].Length() <= 0 {
@@ -311,24 +317,33 @@ func TestStreamManyEntries(t *testing.T) {
 // Large entries come in smaller batches.
 func TestStreamLargeEntries(t *testing.T) {
 	t.Parallel()
-	r := newStreamReader(&StreamSource{}, filterd.Stream{}, nil)
-	entries := func(n, size int) []streamEntry {
-		list := make([]streamEntry, n)
-		for i := range list {
-			list[i].fields = [][]byte{[]byte("event"), make([]byte, size)}
+	parts := func(n, size int) []entryPart { // two of a reply
+		all := make([]streamEntry, n)
+		for i := range all {
+			all[i].fields = [][]byte{[]byte("event"), make([]byte, size)}
 		}
-		return list
+		return []entryPart{{entries: all[:n/2]}, {entries: all[n/2:], last: true}}
 	}
-	for i, step := range []struct{ n, size, want int }{
-		{256, 100 << 10, 128}, {128, 100 << 10, 64}, {64, 100 << 10, 64}, {64, 1 << 10, 128}, {100, 1, 128}, {128, 1, 256}, {256, 1, 256},
+	s := batchSize{count: maxBatch}
+	for i, step := range []struct {
+		n, size, want int
+		full          bool
+	}{
+		{256, 100 << 10, 128, true}, {128, 100 << 10, 64, true}, {64, 100 << 10, 64, true}, {64, 1 << 10, 128, true}, {100, 1, 128, false},
+		{128, 1, 256, true}, {256, 1, 256, true}, {1, 16 << 20, 128, false},
 	} {
-		if r.limit(entries(step.n, step.size)); r.count != step.want {
-			t.Errorf("step %d: %d, want %d", i, r.count, step.want)
+		for _, part := range parts(step.n, step.size) {
+			s.add(part)
+		}
+		if s.count != step.want || s.full != step.full {
+			t.Errorf("step %d: %+v, want %+v", i, s, step)
 		}
 	}
-	r.count = 1
-	if r.limit(entries(1, 16<<20)); r.count != 1 {
-		t.Error(r.count)
+	s.count = 1
+	for _, part := range parts(1, 16<<20) {
+		if s.add(part); s.count != 1 {
+			t.Error(s.count)
+		}
 	}
 }
 

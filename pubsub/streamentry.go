@@ -18,15 +18,22 @@ import (
 type streamEntry struct {
 	id        string
 	fields    [][]byte // names and values in turn; nil if the entry was deleted
+	size      string   // why the entry is too large to be read, or empty; then it has no fields
 	delivered int64    // how often before
 	poison    bool     // too often
 }
 
-// message returns the entry's message, or what is wrong with it and the whole
-// entry as JSON, for whoever reads its dead letter.
-func (e *streamEntry) message(field string) (payload []byte, fault string) {
-	if len(e.fields) == 2 && string(e.fields[0]) == field {
-		return e.fields[1], ""
+func (e *streamEntry) deleted() bool { return e.fields == nil && e.size == "" }
+
+// message returns the message of an entry of a stream. If it holds none,
+// there is a fault, and the payload is the whole entry as JSON, for whoever
+// reads its dead letter.
+func (e *streamEntry) message(stream, field string) (payload []byte, fault *filterd.ValidationError) {
+	switch {
+	case e.size != "":
+		return nil, entryFault(stream, filterd.ReasonSize, e.size)
+	case len(e.fields) == 2 && string(e.fields[0]) == field:
+		return e.fields[1], nil
 	}
 	var names []string
 	fields := make(map[string]string)
@@ -43,7 +50,31 @@ func (e *streamEntry) message(field string) (payload []byte, fault string) {
 	if err != nil {
 		payload = nil // texts marshal
 	}
-	return payload, fmt.Sprintf("want one field, %q, not %s", field, strings.Join(names, ", "))
+	return payload, entryFault(stream, filterd.ReasonEntry, fmt.Sprintf("want one field, %q, not %s", field, strings.Join(names, ", ")))
+}
+
+// bound takes the fields of an entry that is larger than limit bytes, or has
+// too many of them.
+func (e *streamEntry) bound(limit int) {
+	size, largest := 0, 0
+	for _, field := range e.fields {
+		size, largest = size+len(field), max(largest, len(field))
+	}
+	switch {
+	case len(e.fields) > resp.MaxFields:
+		e.fields, e.size = nil, tooLarge(0, limit)
+	case size > limit+besides:
+		e.fields, e.size = nil, tooLarge(int64(largest), limit)
+	}
+}
+
+// tooLarge says why an entry is not read that has size bytes, or too many
+// fields if that is 0.
+func tooLarge(size int64, limit int) string {
+	if size == 0 {
+		return fmt.Sprintf("it has more than %d fields", resp.MaxFields/2)
+	}
+	return fmt.Sprintf("%d bytes of an entry are over the limit of %d", size, limit)
 }
 
 // entryFault says what is wrong with an entry.
@@ -104,8 +135,8 @@ func parseEntries(reply any) ([]streamEntry, error) {
 	return entries, nil
 }
 
-// wiredEntries returns entries whose fields are where they were read.
-func wiredEntries(found *resp.Entries) []streamEntry {
+// foundEntries returns entries whose fields are where they were read.
+func foundEntries(found *resp.Entries, limit int) []streamEntry {
 	entries := make([]streamEntry, len(found.List))
 	var ids []byte
 	for _, e := range found.List {
@@ -114,6 +145,9 @@ func wiredEntries(found *resp.Entries) []streamEntry {
 	text, at := string(ids), 0 // one for all of them
 	for i, e := range found.List {
 		entries[i] = streamEntry{id: text[at : at+len(e.ID)], fields: found.Fields(i)}
+		if e.Skipped {
+			entries[i].size = tooLarge(e.Size, limit)
+		}
 		at += len(e.ID)
 	}
 	return entries

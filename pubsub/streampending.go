@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/filterd/filterd"
@@ -34,131 +35,149 @@ func (r *streamReader) pending(ctx context.Context, start string, idle time.Dura
 	return parsePending(reply)
 }
 
-// takeBack delivers again what is pending for this consumer, but for what is
-// held: after a connection was made, what may have been read from the former
+// takeBack delivers again what is pending for this consumer, but for what is in
+// hand: after a connection was made, what may have been read from the former
 // one; else what was postponed, and what has failed.
 //
 // XREADGROUP could list this as well. But it counts each listing as a delivery,
 // and says nothing of earlier ones.
 func (r *streamReader) takeBack(ctx, handling context.Context, h filterd.Handler) error {
-	r.quiet()
+	r.quiet(handling)
 	if err := r.acknowledge(ctx); err != nil { // what is done is pending, too
 		return err
 	}
 	r.mu.Lock()
-	again := r.again
-	r.again = make(map[string]filterd.EntryOutcome)
+	r.round++
 	r.mu.Unlock()
-	err := r.eachPending(ctx, 0, r.source.options.Consumer, func(entries []pendingEntry) error {
-		return r.redeliver(ctx, handling, h, entries, 0, again)
+	all, err := r.eachPending(ctx, 0, r.source.options.Consumer, func(entries []pendingEntry) (bool, error) {
+		return r.redeliver(ctx, handling, h, entries, 0)
 	})
-	if err != nil {
-		r.mu.Lock()
-		for id, outcome := range again { // of some of them, no harm is done by asking again
-			if _, known := r.again[id]; !known {
-				r.again[id] = outcome
-			}
-		}
-		r.mu.Unlock()
+	if !all || err != nil {
+		return err
 	}
-	return err
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, retry := range r.again {
+		if retry.round < r.round { // it was not among them: another consumer has it
+			delete(r.again, id)
+		}
+	}
+	return nil
 }
 
 // claim takes over what other consumers have left behind.
 func (r *streamReader) claim(ctx, handling context.Context, h filterd.Handler) error {
-	return r.eachPending(ctx, r.stream.ClaimIdle, "", func(entries []pendingEntry) error {
-		return r.redeliver(ctx, handling, h, entries, r.stream.ClaimIdle, nil)
+	_, err := r.eachPending(ctx, r.stream.ClaimIdle, "", func(entries []pendingEntry) (bool, error) {
+		return r.redeliver(ctx, handling, h, entries, r.stream.ClaimIdle)
 	})
+	return err
 }
 
 // eachPending calls do with entries that are pending for the consumer and not
-// held, or for other consumers if that is empty, until do fails or ctx ends.
-func (r *streamReader) eachPending(ctx context.Context, idle time.Duration, consumer string, do func([]pendingEntry) error) error {
+// in hand, or for other consumers if that is empty, until do fails or has
+// enough, or ctx ends. It reports whether it came to the end of them.
+func (r *streamReader) eachPending(ctx context.Context, idle time.Duration, consumer string, do func([]pendingEntry) (bool, error)) (bool, error) {
 	for start := "-"; ctx.Err() == nil; {
 		page, err := r.pending(ctx, start, idle, consumer)
 		if err != nil || len(page) == 0 {
-			return err
+			return true, err
 		}
 		start = "(" + page[len(page)-1].id
 		var entries []pendingEntry
 		r.mu.Lock()
 		for _, e := range page {
-			if consumer != "" && r.held[e.id] == nil || consumer == "" && e.consumer != r.source.options.Consumer {
+			_, done := r.done[e.id]
+			inHand := done || r.open[e.id] != nil
+			if consumer != "" && !inHand || consumer == "" && e.consumer != r.source.options.Consumer {
 				entries = append(entries, e)
 			}
 		}
 		r.mu.Unlock()
 		if len(entries) > 0 {
-			if err := do(entries); err != nil {
-				return err
+			if more, err := do(entries); err != nil || !more {
+				return false, err
 			}
 		}
 		if len(page) < maxBatch {
-			return nil
+			return true, nil
 		}
 	}
-	return nil
+	return false, nil
 }
 
-// redeliver claims pending entries and delivers them again. Those that were
-// postponed are not counted as delivered: what they failed on was not theirs.
-func (r *streamReader) redeliver(ctx, handling context.Context, h filterd.Handler, pending []pendingEntry, idle time.Duration, again map[string]filterd.EntryOutcome) error {
+// redeliver claims pending entries and delivers them again, and reports whether
+// there is a point in going on. Those that were postponed are not counted as
+// delivered: what they failed on was not theirs.
+func (r *streamReader) redeliver(ctx, handling context.Context, h filterd.Handler, pending []pendingEntry, idle time.Duration) (bool, error) {
 	for len(pending) > 0 {
-		first := pending[0]
-		excused := again[first.id] == filterd.EntryPostponed
-		n := 1
-		for n < len(pending) && excused == (again[pending[n].id] == filterd.EntryPostponed) && (!excused || pending[n].delivered == first.delivered) {
-			n++
-		}
-		args := []any{"xclaim", r.stream.Name, r.stream.Group, r.source.options.Consumer, idle.Milliseconds()}
-		byID := make(map[string]pendingEntry, n)
-		for _, e := range pending[:n] {
+		run, excused := r.sameRun(pending)
+		args := []string{r.stream.Name, r.stream.Group, r.source.options.Consumer, strconv.FormatInt(idle.Milliseconds(), 10)}
+		left := make(map[string]pendingEntry, len(run))
+		for _, e := range run {
 			args = append(args, e.id)
-			byID[e.id] = e
+			left[e.id] = e
 		}
 		if excused {
-			args = append(args, "retrycount", first.delivered)
+			args = append(args, "RETRYCOUNT", strconv.FormatInt(run[0].delivered, 10))
 		}
-		pending = pending[n:]
-		reply, err := r.do(ctx, args...)
-		if err != nil {
-			return err
+		pending = pending[len(run):]
+		if err := r.conn.ask("XCLAIM", args...); err != nil {
+			return false, err
 		}
-		entries, err := parseEntries(reply)
-		if err != nil {
-			return err
-		}
-		whole := entries[:0]
-		for _, e := range entries {
-			was := byID[e.id]
-			if e.fields == nil { // as Redis before 7 tells of what was deleted
-				continue
+		for r.conn.asked() {
+			part, err := r.conn.next(ctx)
+			if err != nil {
+				return false, err
 			}
-			delete(byID, e.id)
-			if was.consumer != r.source.options.Consumer {
-				r.claimed.Add(1)
+			r.size.add(part)
+			r.redelivered.Add(uint64(r.deliver(handling, h, r.reclaimed(part.entries, left, excused))))
+			if err := r.acknowledge(handling); err != nil {
+				return false, err
 			}
-			e.delivered, e.poison = was.delivered, !excused && was.delivered >= int64(r.stream.MaxDeliveries)
-			whole = append(whole, e)
 		}
-		for id := range byID {
+		for id := range left {
 			if err := r.missed(ctx, h, id); err != nil {
-				return err
+				return false, err
 			}
-		}
-		if len(whole) == 0 {
-			continue
-		}
-		r.redelivered.Add(uint64(len(whole)))
-		r.deliver(handling, h, whole)
-		if err := r.acknowledge(handling); err != nil {
-			return err
 		}
 		if postponed, _ := r.toRetry(); postponed {
-			return nil // the others would fare no better, and keep their order
+			return false, nil // the others would fare no better, and keep their order
 		}
 	}
-	return nil
+	return true, nil
+}
+
+// sameRun returns the first of some entries that one command can claim, and
+// whether they are excused: they were postponed.
+func (r *streamReader) sameRun(pending []pendingEntry) (run []pendingEntry, excused bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	first := pending[0]
+	excused = r.again[first.id].outcome == filterd.EntryPostponed
+	n := 1
+	for n < min(len(pending), r.size.count) && excused == (r.again[pending[n].id].outcome == filterd.EntryPostponed) && (!excused || pending[n].delivered == first.delivered) {
+		n++
+	}
+	return pending[:n], excused
+}
+
+// reclaimed notes what Redis said of entries before they were claimed, and takes
+// them from left.
+func (r *streamReader) reclaimed(entries []streamEntry, left map[string]pendingEntry, excused bool) []streamEntry {
+	whole := entries[:0]
+	for _, e := range entries {
+		if e.deleted() { // as Redis before 7 tells
+			continue
+		}
+		was := left[e.id]
+		delete(left, e.id)
+		if was.consumer != r.source.options.Consumer {
+			r.claimed.Add(1)
+		}
+		e.delivered, e.poison = was.delivered, !excused && was.delivered >= int64(r.stream.MaxDeliveries)
+		whole = append(whole, e)
+	}
+	return whole
 }
 
 // missed looks why an entry that was pending could not be claimed: somebody else
@@ -178,44 +197,5 @@ func (r *streamReader) missed(ctx context.Context, h filterd.Handler, id string)
 	now := time.Now()
 	h.Gap(filterd.Gap{Channels: []string{r.stream.Name}, From: idTime(id, now), To: now, Reason: fmt.Sprintf("entry %s was deleted or trimmed while it was pending in group %s", id, r.stream.Group)})
 	r.source.options.Logger.Error("an entry was deleted or trimmed while it was pending: it is lost", "stream", r.stream.Name, "group", r.stream.Group, "id", id)
-	return nil
-}
-
-// refresh keeps what the handler has from getting idle, unless another consumer
-// has it by now.
-func (r *streamReader) refresh(ctx context.Context) error {
-	r.mu.Lock()
-	held := make(map[string]bool, len(r.held)+len(r.batch))
-	for id := range r.held {
-		held[id] = true
-	}
-	for i := range r.batch {
-		if e := &r.batch[i]; e.Held() {
-			held[e.ID] = true
-		}
-	}
-	r.mu.Unlock()
-	if len(held) == 0 {
-		return nil
-	}
-	for start := "-"; ctx.Err() == nil; {
-		page, err := r.pending(ctx, start, 0, r.source.options.Consumer)
-		if err != nil || len(page) == 0 {
-			return err
-		}
-		start = "(" + page[len(page)-1].id
-		args := []any{"xclaim", r.stream.Name, r.stream.Group, r.source.options.Consumer, 0}
-		before := len(args)
-		for _, e := range page {
-			if held[e.id] {
-				args = append(args, e.id)
-			}
-		}
-		if len(args) > before {
-			if _, err := r.do(ctx, append(args, "justid")...); err != nil {
-				return err
-			}
-		}
-	}
 	return nil
 }

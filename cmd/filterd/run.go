@@ -181,7 +181,7 @@ func runRules(c *cli.Context) error {
 		MaxMessage:   loaded.MaxMessage,
 		DrainTimeout: c.Duration("drain") / 2,
 	})
-	streams := pubsub.NewStreamSource(rdb, pubsub.StreamOptions{Logger: logger, DrainTimeout: c.Duration("drain") / 2})
+	streams := pubsub.NewStreamSource(rdb, pubsub.StreamOptions{MaxMessage: loaded.MaxMessage, Logger: logger, DrainTimeout: c.Duration("drain") / 2})
 	logger.Info("starting", "version", version(), "config", loaded.Path, "rules", len(loaded.Rules))
 	reloads.engine, reloads.maxMessage, reloads.server, reloads.ha = eng, loaded.MaxMessage, loaded.Server, loaded.HA
 	if url == "" {

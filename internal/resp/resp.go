@@ -74,6 +74,7 @@ type Reader struct {
 
 	skip     int64 // bytes to drop before the next frame
 	elements int   // and then so many strings of unknown length
+	entries  int64 // left of a list that was begun
 }
 
 // NewReader makes a reader with a buffer of that size, in bytes. A frame that
@@ -107,7 +108,7 @@ func (r *Reader) Fill() error {
 		case n > 0:
 			r.err = err
 			return nil
-		case err == io.EOF && (r.end > 0 || r.skip > 0 || r.elements > 0):
+		case err == io.EOF && (r.end > 0 || r.skip > 0 || r.elements > 0 || r.entries > 0):
 			return io.ErrUnexpectedEOF
 		case err != nil:
 			return err
