@@ -74,16 +74,18 @@ const (
 	// one more after the first, then twice as many each time. So documents
 	// that have nothing in common cost next to nothing.
 	maxPause = 1 << 10
-	// tried is how many misses in a row it takes to leave the shapes alone for
-	// the next rest documents.
-	tried = 64
-	rest  = 1024
+	// maxWaste is how many bytes may be read in vain, beyond those of documents
+	// of known shapes, until the shapes are left alone for the next rest
+	// documents. So comparing costs at most about as much again as it spares,
+	// whatever the documents are made to be like.
+	maxWaste = 64 << 10
+	rest     = 1024
 )
 
 // shapes are what a plan has learned. Safe for concurrent use.
 type shapes struct {
 	known   atomic.Pointer[[]*Shape] // the newest first; what it leads to doesn't change
-	misses  atomic.Int32             // in a row
+	waste   atomic.Int64             // bytes read in vain, less those that were not
 	resting atomic.Int32             // documents that nobody compares
 
 	mu          sync.Mutex // guards what follows
@@ -100,39 +102,45 @@ func (s *shapes) read(document []byte, values []Value, others *Others) *Shape {
 		s.resting.Add(-1)
 		return nil
 	}
+	waste := s.waste.Load()
 	for _, shape := range *known {
-		if shape.read(document, values, others) {
-			if s.misses.Load() != 0 {
-				s.misses.Store(0)
+		n, ok := shape.read(document, values, others)
+		if ok {
+			if waste != 0 {
+				s.waste.Store(max(0, waste-int64(n)))
 			}
 			return shape
 		}
 		clear(values)
+		waste += int64(n)
 	}
-	if s.misses.Add(1) >= tried {
-		s.misses.Store(0)
+	if waste > maxWaste {
+		waste = 0
 		s.resting.Store(rest)
 	}
+	s.waste.Store(waste)
 	return nil
 }
 
-func (s *Shape) read(document []byte, values []Value, others *Others) bool {
+// read reads a document, and reports whether it is of the shape, and how far it
+// has read.
+func (s *Shape) read(document []byte, values []Value, others *Others) (int, bool) {
 	shift := 0 // of what is read against the template
 	for k := range s.cuts {
 		c := &s.cuts[k]
 		begin, i := int(c.from)+shift, int(c.to)+shift
 		if i > len(document) || string(document[begin:i]) != string(s.template[c.from:c.to]) {
-			return false
+			return min(i, len(document)), false
 		}
 		for f := c.first; f < c.last; f++ {
 			s.fixes[f].apply(values, others, uint32(shift))
 		}
-		if c.end {
+		switch {
+		case c.end && i == len(document):
 			others.Count = s.count
-			return i == len(document)
-		}
-		if i == len(document) {
-			return false
+			return i, true
+		case c.end || i == len(document):
+			return i, false
 		}
 		v := Value{Start: uint32(i)}
 		if document[i] == '"' {
@@ -142,7 +150,7 @@ func (s *Shape) read(document []byte, values []Value, others *Others) bool {
 			i, v.Kind = scalar(document, i)
 		}
 		if i < 0 {
-			return false
+			return int(v.Start), false
 		}
 		v.End = uint32(i)
 		if c.node >= 0 {
@@ -153,7 +161,7 @@ func (s *Shape) read(document []byte, values []Value, others *Others) bool {
 		}
 		shift = i - int(s.cuts[k+1].from)
 	}
-	return false
+	return 0, false // there is a cut that is the end
 }
 
 func (f *fix) apply(values []Value, others *Others, shift uint32) {

@@ -72,7 +72,7 @@ func TestShapes(t *testing.T) {
 			t.Errorf("%s: %v, %v, want %v", d, shape, got, want)
 		}
 	}
-	for _, d := range []string{``, `[`, `[]`, `[01]`, `[1`, `[1]x`, `[1.]`, `["]`, `[{}]`, `[[1]]`, `[1,1]`, `[tru]`, "[\"\n\"]", `[1e999]`, `{"a":{"b":}}`} {
+	for _, d := range []string{string(text(1)) + "\n", `{"a":{"b":1}} `, ``, `[`, `[]`, `[01]`, `[1`, `[1]x`, `[1.]`, `["]`, `[{}]`, `[[1]]`, `[1,1]`, `[tru]`, "[\"\n\"]", `[1e999]`, `{"a":{"b":}}`} {
 		got, _ := scanned(plan, []byte(d))
 		if want, _ := scanned(newShapePlan(), []byte(d)); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v, want %v", d, got, want)
@@ -157,9 +157,12 @@ func checkShapes(t *testing.T, document []byte, seed uint64) {
 		if !reflect.DeepEqual(got, want) {
 			t.Fatalf("%q, shape %v: %v, want %v", document, shape != nil, got, want)
 		}
-		if random.IntN(3) == 0 {
+		switch random.IntN(6) {
+		case 0, 1:
 			document = flip(document, random)
-		} else {
+		case 2:
+			document = append(bytes.TrimRight(document, " "), " "[:random.IntN(2)]...)
+		default:
 			document = revalue(document, random)
 		}
 	}
