@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr"
@@ -39,6 +40,7 @@ var environment = expr.Env(types.Map{
 	string(filterd.PathData):    types.Any,
 	string(filterd.PathEvent):   types.Any,
 	string(filterd.PathChannel): types.String,
+	clockName:                   types.TypeOf(time.Time{}),
 })
 
 // An Option changes how an expression is compiled.
@@ -117,6 +119,7 @@ func (v *Value) String() string { return v.program.source }
 type program struct {
 	source string
 	vm     *vm.Program
+	clock  bool // it asks for the time
 	once   sync.Once
 	single *set // of this program alone, once it was asked for
 }
@@ -137,11 +140,11 @@ func compile(source string, opts []Option, extra ...expr.Option) (*program, erro
 	if err := checkBounds(source, tree.Node, o.full); err != nil {
 		return nil, err
 	}
-	compiled, err := expr.Compile(source, append(extra, environment)...)
+	compiled, clock, err := compileWithClock(source, extra...)
 	if err != nil {
 		return nil, sourceError(source, err)
 	}
-	return &program{source: source, vm: compiled}, nil
+	return &program{source: source, vm: compiled, clock: clock}, nil
 }
 
 // sourceError turns an error of expr into one with a position in bytes.

@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
-	"github.com/expr-lang/expr"
 	"github.com/expr-lang/expr/vm"
 
 	"github.com/filterd/filterd"
@@ -58,6 +58,7 @@ func (f *Filter) Explain(m *filterd.Message) (*Explanation, error) {
 		return nil, err
 	}
 	e := &Explanation{}
+	env = f.program.withClock(env, m) // which its parts see as well
 	switch kept, err := vm.Run(f.program.vm, env); {
 	case err != nil:
 		e.Err = sourceError(f.program.source, err)
@@ -94,6 +95,8 @@ func valueText(value any) string {
 	text := ""
 	if err := encoder.Encode(value); err == nil {
 		text = strings.TrimSuffix(b.String(), "\n")
+	} else if reflect.ValueOf(value).Kind() == reflect.Func { // a method that is called
+		text = "a function"
 	} else { // NaN, or a map whose keys are no strings
 		text = fmt.Sprint(value)
 	}
@@ -114,7 +117,7 @@ type explainer struct {
 // behind what fails, where by itself there is nothing.
 func (x *explainer) run(p *part, whole error) {
 	p.evaluated = true
-	program, err := expr.Compile(x.outline.alone(p), environment)
+	program, _, err := compileWithClock(x.outline.alone(p))
 	if err == nil {
 		p.value, err = vm.Run(program, x.env)
 	}

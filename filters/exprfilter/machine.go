@@ -105,7 +105,7 @@ func (m *machine) missing(p *place) class {
 func (m *machine) run(p *program, reads []*place) (any, error) {
 	if m.prune(reads) {
 		m.count.Pruned++
-		if result, err := m.vm.Run(p.vm, m.pruned.env); err == nil {
+		if result, err := m.vm.Run(p.vm, p.withClock(m.pruned.env, m.message)); err == nil {
 			return result, nil
 		}
 		m.vm = vm.VM{} // it may be left in any state
@@ -123,7 +123,7 @@ func (m *machine) ask(p *program) (any, error) {
 	if m.oracle.err != nil {
 		return nil, m.oracle.err
 	}
-	result, err := m.vm.Run(p.vm, m.oracle.env)
+	result, err := m.vm.Run(p.vm, p.withClock(m.oracle.env, m.message))
 	if err != nil {
 		m.vm = vm.VM{}
 		return nil, sourceError(p.source, err)

@@ -45,6 +45,7 @@ type kvLimits struct{ keys, bytes int }
 // has expired: a value that disappears before its time would be a wrong
 // answer, and a refusal is one that can be seen.
 type memoryKV struct {
+	now     func() time.Time
 	mu      sync.Mutex // guards what follows
 	limits  kvLimits
 	entries map[string]*kvEntry
@@ -61,7 +62,9 @@ type kvEntry struct {
 
 func (e *kvEntry) size() int { return kvOverhead + len(e.key) + len(e.value) }
 
-func newMemoryKV() *memoryKV { return &memoryKV{entries: make(map[string]*kvEntry)} }
+func newMemoryKV(now func() time.Time) *memoryKV {
+	return &memoryKV{now: now, entries: make(map[string]*kvEntry)}
+}
 
 // limit sets the limits. What is there already stays.
 func (s *memoryKV) limit(l kvLimits) {
@@ -169,10 +172,10 @@ func (s *memoryKV) expireAfter(e *kvEntry, ttl time.Duration) {
 		}
 		return
 	case e.at < 0:
-		e.expires = time.Now().Add(ttl)
+		e.expires = s.now().Add(ttl)
 		heap.Push(&s.expiry, e)
 	default:
-		e.expires = time.Now().Add(ttl)
+		e.expires = s.now().Add(ttl)
 		heap.Fix(&s.expiry, e.at)
 	}
 }
@@ -182,7 +185,7 @@ func (s *memoryKV) expire() {
 	if len(s.expiry) == 0 {
 		return
 	}
-	for now := time.Now(); len(s.expiry) > 0 && !now.Before(s.expiry[0].expires); {
+	for now := s.now(); len(s.expiry) > 0 && !now.Before(s.expiry[0].expires); {
 		e := heap.Pop(&s.expiry).(*kvEntry)
 		delete(s.entries, e.key)
 		s.bytes -= e.size()

@@ -14,7 +14,7 @@ import (
 
 func TestMemoryKV(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newMemoryKV()
+		s := newMemoryKV(time.Now)
 		s.limit(kvLimits{3, 3*kvOverhead + 100})
 		ctx := context.Background()
 		get := func(key, want string) {
@@ -86,7 +86,7 @@ func TestMemoryKV(t *testing.T) {
 // TestMemoryKVModel holds the KV against a simple one.
 func TestMemoryKVModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := newMemoryKV()
+		s := newMemoryKV(time.Now)
 		s.limit(kvLimits{4, 4 * (kvOverhead + 8)})
 		ctx := context.Background()
 		model := make(map[string]string)

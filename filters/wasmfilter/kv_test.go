@@ -124,7 +124,7 @@ func TestApart(t *testing.T) {
 	} {
 		config.Code = readGuest(t, "probe.wasm")
 		m := load(t, r, config)
-		a, err := m.Apart()
+		a, err := m.Apart(time.Now)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -130,7 +130,7 @@ type Module struct {
 	breaker  *breaker
 	warnings lograte.Limiter
 	logs     [len(levels)]logLimiter
-	apart    bool // compiled and own are another module's
+	apart    func() time.Time // if compiled and own are another module's: the clock of its KV
 
 	closing sync.Once
 	closed  error // set by closing
@@ -234,10 +234,11 @@ func (r *Runtime) load(ctx context.Context, c ModuleConfig) (_ *Module, err erro
 
 // Apart returns a module of the same code and configuration that shares
 // nothing else: it has instances, a breaker and counters of its own, and in
-// place of the KV, if there is one, an empty one in memory. So a dry run leaves
-// nothing behind. It must be closed, and before m is.
-func (m *Module) Apart() (*Module, error) {
-	a := &Module{settings: m.settings, apart: true}
+// place of the KV, if there is one, an empty one in memory, in which values
+// expire by clock. So a dry run leaves nothing behind, and can be at any time.
+// It must be closed, and before m is.
+func (m *Module) Apart(clock func() time.Time) (*Module, error) {
+	a := &Module{settings: m.settings, apart: clock}
 	a.logger = m.logger.With("dry_run", true)
 	a.pool.limit = m.pool.limit
 	a.kv, a.memoryKV = nil, m.kv != nil
@@ -319,7 +320,7 @@ func (m *Module) publishes(channel []byte) bool {
 func (m *Module) Close() error {
 	m.closing.Do(func() {
 		m.pool.close()
-		if !m.apart {
+		if m.apart == nil {
 			ctx := context.Background()
 			errs := []error{m.compiled.Close(ctx)}
 			for _, own := range m.own {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -128,10 +129,10 @@ func (r *Runtime) enter(m *Module) error {
 	}
 	s := r.names[m.name]
 	switch {
-	case m.apart:
-		s = &shared{kv: newMemoryKV()}
+	case m.apart != nil:
+		s = &shared{kv: newMemoryKV(m.apart)}
 	case s == nil:
-		s = &shared{kv: newMemoryKV()}
+		s = &shared{kv: newMemoryKV(time.Now)}
 		r.names[m.name] = s
 	}
 	s.modules++
@@ -157,7 +158,7 @@ func (r *Runtime) leave(m *Module, c counters) {
 	m.shared.mu.Lock()
 	m.shared.closed.add(&c)
 	m.shared.mu.Unlock()
-	if m.shared.modules--; m.shared.modules == 0 && !m.apart {
+	if m.shared.modules--; m.shared.modules == 0 && m.apart == nil {
 		delete(r.names, m.name)
 	}
 }
