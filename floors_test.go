@@ -34,6 +34,7 @@ var floors = map[string]struct{ own, foreign []string }{
 	"engine":                {own: []string{"", "internal/projection", "internal/lane", "internal/lograte", "internal/spelling", "internal/stamps"}},
 	"filters":               {own: []string{"", "filters/exprfilter"}},
 	"config":                {own: []string{"", "channels", "engine", "filters", "filters/exprfilter", "filters/wasmfilter", "internal/spelling", "pubsub", "webhook"}, foreign: []string{"go.yaml.in/yaml/v4", "github.com/invopop/jsonschema"}},
+	"filterdtest":           {own: []string{"config"}},
 	"cmd/filterd":           {own: []string{"*"}, foreign: []string{"*"}},
 	"examples/*":            {own: []string{"*"}, foreign: []string{"github.com/redis/go-redis/v9"}},
 	"internal/metering":     {},

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -235,8 +236,25 @@ func describe(c *Config) string {
 		}
 	}
 	for _, test := range c.Tests {
-		fmt.Fprintf(&b, "test %s at %s:%d:%d: channel %s, raw %v, in %s, %s %q\n",
-			test, test.File, test.Line, test.Column, test.Channel, test.Raw, test.In, test.Outcome, test.Out)
+		fmt.Fprintf(&b, "test %s at %s:%d:%d: channel %s, raw %v, in %s, %s",
+			test, test.File, test.Line, test.Column, test.Channel, test.Raw, test.In, test.Outcome)
+		if test.Event != nil {
+			fmt.Fprintf(&b, ", event %s", test.Event.AppendJSON(nil))
+		}
+		if test.Now != testTime {
+			fmt.Fprintf(&b, ", now %s", test.Now.Format(time.RFC3339Nano))
+		}
+		show := func(what string, c *Content) {
+			if c != nil {
+				fmt.Fprintf(&b, "%s %s, raw %v", what, c.Text, c.Raw)
+			}
+		}
+		for _, d := range test.Out {
+			fmt.Fprintf(&b, ", to %q", d.Channel)
+			show(":", d.Payload)
+		}
+		show(", sent", test.Sent)
+		b.WriteString("\n")
 	}
 	return b.String()
 }

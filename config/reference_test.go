@@ -129,11 +129,14 @@ func inWords(s *generator.Schema) string {
 		for p := s.Properties.Oldest(); p != nil; p = p.Next() {
 			keys = append(keys, p.Key)
 		}
-		if len(keys) > 3 || len(s.Required) == 0 {
+		switch {
+		case len(s.Required) == 0:
 			return "a section"
+		case len(keys) > 3:
+			keys = append(slices.Clone(s.Required), "…")
 		}
 		return "`{" + strings.Join(keys, ", ") + "}`"
-	case s.Type == "object" && s.AdditionalProperties != nil && s.AdditionalProperties.AnyOf == nil:
+	case s.Type == "object" && s.AdditionalProperties != nil && s.AdditionalProperties.Properties.Len() > 0:
 		return "sections by name"
 	case s.Type == "array":
 		return "a list of " + cmp.Or(inWords(s.Items), "values")

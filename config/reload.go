@@ -84,10 +84,14 @@ func failedTests(results []TestResult) []Problem {
 		case len(failed) == maxProblems:
 			more++
 		default:
+			got := r.Got
+			if len(r.Differences) > 0 {
+				got += ": " + r.Differences[0].String()
+			}
 			failed = append(failed, Problem{
 				File: r.Test.File, Line: r.Test.Line, Column: r.Test.Column,
 				Key:     element(below("rules", r.Test.Rule)+".tests", r.Test.Index),
-				Message: printable(fmt.Sprintf("the test fails: want %s, got %s", r.Want, r.Got)),
+				Message: printable(fmt.Sprintf("the test fails: want %s, got %s", r.Want, got)),
 				Hint:    "mend the rule or the test",
 			})
 		}

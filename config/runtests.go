@@ -1,9 +1,12 @@
 package config
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/engine"
@@ -16,6 +19,44 @@ type TestResult struct {
 	OK   bool
 	// Want and Got say what was expected and what happened, in words.
 	Want, Got string
+	// Differences are where the payloads are not the expected ones, if the
+	// message went where it should.
+	Differences []Difference
+}
+
+// maxReported is how many differences are listed of one test.
+const maxReported = 20
+
+// Report says in lines for people what a test is about, what was expected and
+// what happened, and where payloads differ.
+func (r TestResult) Report() []string {
+	lines := []string{"in:   " + shorten(string(r.Test.In)), "want: " + r.Want, "got:  " + r.Got}
+	several := slices.ContainsFunc(r.Differences, func(d Difference) bool { return d.Target != r.Differences[0].Target })
+	for i, d := range r.Differences {
+		if i == maxReported {
+			lines = append(lines, fmt.Sprintf("  and %d more", len(r.Differences)-i))
+			break
+		}
+		d.Want, d.Got = shorten(d.Want), shorten(d.Got)
+		line := "  " + d.String()
+		if several {
+			line = "  " + d.Target + ": " + d.String()
+		}
+		lines = append(lines, line)
+	}
+	for i, line := range lines {
+		lines[i] = printable(line)
+	}
+	return lines
+}
+
+// shorten cuts a text that is too long to be read.
+func shorten(text string) string {
+	const limit = 200
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + "…"
 }
 
 // RunTests runs the tests that stand beside the rules, in the order of the
@@ -47,7 +88,7 @@ func (c *Config) RunTests() ([]TestResult, error) {
 				plain, err = c.plain()
 			}
 			if err == nil {
-				err = c.run(plain, tests[:n], &results)
+				err = c.run(plain, tests[:n], new(time.Time), &results)
 			}
 		}
 		if err != nil {
@@ -79,7 +120,8 @@ func (c *Config) only(rules []engine.Rule) (*engine.Processor, error) {
 
 // runStaged runs the tests of a rule with a module.
 func (c *Config) runStaged(r engine.Rule, module *wasmfilter.Module, tests []Test, results *[]TestResult) (err error) {
-	apart, err := module.Apart()
+	var now time.Time
+	apart, err := module.Apart(func() time.Time { return now })
 	if err != nil {
 		return err
 	}
@@ -89,13 +131,14 @@ func (c *Config) runStaged(r engine.Rule, module *wasmfilter.Module, tests []Tes
 	if err != nil {
 		return err
 	}
-	return c.run(processor, tests, results)
+	return c.run(processor, tests, &now, results)
 }
 
-// run runs tests in turn.
-func (c *Config) run(processor *engine.Processor, tests []Test, results *[]TestResult) error {
+// run runs tests in turn, and tells now what time each has.
+func (c *Config) run(processor *engine.Processor, tests []Test, now *time.Time, results *[]TestResult) error {
 	for _, test := range tests {
-		m := &filterd.Message{Channel: test.Channel, Sharded: test.Sharded, Payload: test.Payload(c.Registry)}
+		*now = test.Now
+		m := &filterd.Message{Channel: test.Channel, Sharded: test.Sharded, Payload: test.Payload(c.Registry), Received: test.Now}
 		if test.Stream {
 			m.ID = testID
 		}
@@ -115,10 +158,14 @@ const testID = "0-1"
 // the contract of the registry wants one. It may be the test's own: don't
 // change it.
 func (t Test) Payload(registry *filterd.Registry) []byte {
-	if t.Raw || registry.Lookup(t.Channel).Envelope != filterd.EnvelopeCloudEvents {
+	if t.Raw || t.Event == nil && registry.Lookup(t.Channel).Envelope != filterd.EnvelopeCloudEvents {
 		return t.In
 	}
-	event := filterd.Event{ID: "test", Source: "filterd/test", Type: t.Channel, Data: t.In}
+	event := *around(&t)
+	if t.Event != nil {
+		event = *t.Event
+	}
+	event.Data = t.In
 	return event.AppendJSON(nil)
 }
 
@@ -137,21 +184,69 @@ func (t Test) judge(result engine.Result) TestResult {
 			outcome = OutcomeDeliver
 		}
 	}
-	var channels []string
-	for _, output := range result.Outputs {
-		if output.Rule == t.Rule && output.Channel != "" {
-			channels = append(channels, output.Channel)
-		}
-	}
 	r := TestResult{Test: t, OK: outcome == t.Outcome, Want: string(t.Outcome), Got: string(outcome) + detail}
 	if t.Outcome == OutcomeDeliver {
-		r.Want = delivery(t.Out)
+		var channels []string
+		for _, d := range t.Out {
+			channels = append(channels, d.Channel)
+		}
+		r.Want = delivery(channels)
 	}
 	if outcome == OutcomeDeliver {
-		r.Got = delivery(channels)
-		r.OK = r.OK && slices.Equal(slices.Sorted(slices.Values(channels)), slices.Sorted(slices.Values(t.Out)))
+		r.judgeOutputs(result.Outputs)
 	}
 	return r
+}
+
+// judgeOutputs holds what a rule sends against what was expected.
+func (r *TestResult) judgeOutputs(outputs []engine.Output) {
+	expected := slices.Clone(r.Test.Out)
+	var channels []string
+	compared := make(map[*Content][][]byte) // and equal, or told already
+	for _, output := range outputs {
+		if output.Rule != r.Test.Rule {
+			continue
+		}
+		want := r.Test.Sent
+		if output.Channel != "" {
+			channels = append(channels, output.Channel)
+			i := slices.IndexFunc(expected, func(d Delivery) bool { return d.Channel == output.Channel })
+			if i < 0 {
+				r.OK = false
+				continue
+			}
+			if expected[i].Payload != nil {
+				want = expected[i].Payload
+			}
+			expected = slices.Delete(expected, i, i+1)
+		}
+		told := slices.ContainsFunc(compared[want], func(payload []byte) bool { return bytes.Equal(payload, output.Payload) })
+		if want != nil && !told {
+			r.Differences = append(r.Differences, want.difference(targetOf(output), output.Payload)...)
+			compared[want] = append(compared[want], output.Payload)
+		}
+	}
+	r.OK = r.OK && len(expected) == 0
+	r.Got = delivery(channels)
+	if !r.OK {
+		r.Differences = nil // of what, is not sure
+	} else if len(r.Differences) > 0 {
+		r.OK = false
+		r.Got += ", with another payload"
+	}
+}
+
+// targetOf names where an output goes.
+func targetOf(output engine.Output) string {
+	switch {
+	case output.Channel != "":
+		return output.Channel
+	case output.Webhook != "":
+		return "webhook " + output.Webhook
+	case output.Callback != "":
+		return "callback " + output.Callback
+	}
+	return "log"
 }
 
 func delivery(channels []string) string {

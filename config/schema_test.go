@@ -183,7 +183,17 @@ func (targets) JSONSchema() *generator.Schema {
 }
 
 func (outcome) JSONSchema() *generator.Schema {
-	return anyOf(anyText(), &generator.Schema{Type: "array", Items: anyText()})
+	s := anyOf(anyText(), &generator.Schema{Type: "object", AdditionalProperties: &generator.Schema{}})
+	s.AnyOf = append(s.AnyOf, &generator.Schema{Type: "array", Items: anyOf(s.AnyOf...)})
+	return s
+}
+
+func (attributes) JSONSchema() *generator.Schema {
+	return &generator.Schema{Type: "object", AdditionalProperties: anyOf(&generator.Schema{Type: "string"}, &generator.Schema{Type: "integer"}, &generator.Schema{Type: "boolean"})}
+}
+
+func (instant) JSONSchema() *generator.Schema {
+	return &generator.Schema{Type: "string", Format: "date-time"}
 }
 
 const reference = `\$\{.+\}`

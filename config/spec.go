@@ -148,9 +148,12 @@ type callbackSpec struct {
 }
 
 type testSpec struct {
-	In      anything `json:"in" jsonschema_description:"The message: its data, which gets an envelope where the contract wants one, or a text that is the payload itself."`
-	Channel word     `json:"channel,omitempty" jsonschema_description:"The channel or stream it comes from. Default: the first of the rule's channels that is no glob, else its first stream."`
-	Out     outcome  `json:"out" jsonschema_description:"The channel or stream, or the list of these, that the message goes to; or drop: the rule does not keep it; invalid: it breaks its contract; error: the rule fails on it."`
+	In      anything   `json:"in" jsonschema_description:"The message: its data, which gets an envelope where the contract wants one; or a whole event, which is a mapping with specversion; or a text that is the payload itself."`
+	Event   attributes `json:"event,omitempty" jsonschema_description:"Attributes of the event around the data, such as type and subject; with them there is one in any case. Default: id test, source filterd/test, the channel as type, and now as time."`
+	Channel word       `json:"channel,omitempty" jsonschema_description:"The channel or stream it comes from. Default: the first of the rule's channels that is no glob, else its first stream."`
+	Now     instant    `json:"now,omitempty" default:"2000-01-01T00:00:00Z" jsonschema_description:"When the message is received: what now() is in expressions, and the clock of the rule's module."`
+	Out     outcome    `json:"out" jsonschema_description:"The channel or stream, or the list of these, that the message goes to; or drop: the rule does not keep it; invalid: it breaks its contract; error: the rule fails on it. {channel: payload} says as well what goes there, as payload does."`
+	Payload anything   `json:"payload,omitempty" jsonschema_description:"What the rule sends, after wasm and set: its data, or a whole event, which is a mapping with specversion, each compared as JSON; or a text that is the payload itself. It holds for every target for which out has none. Default: anything."`
 }
 
 type sampleSpec struct {
@@ -184,6 +187,8 @@ type (
 	kv           string
 	logLevel     string
 	outcome      string
+	attributes   map[string]any
+	instant      string
 	anything     struct{}
 )
 

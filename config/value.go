@@ -49,7 +49,7 @@ func (l *loader) section(key string, n *node, known []string) (section, bool) {
 			hint := ""
 			if near := spelling.Nearest(name, known); near != "" {
 				hint = "did you mean " + near + "?"
-			} else if len(known) <= 4 {
+			} else if len(known) <= 6 {
 				hint = "known here: " + strings.Join(known, ", ")
 			}
 			l.fail(below(key, name), e.key, hint, "unknown key")

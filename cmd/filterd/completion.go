@@ -134,7 +134,7 @@ func complete(app *cli.App, words []string) []string {
 	var found []string
 	switch {
 	case waiting != "":
-		found = valuesOf(waiting, file)
+		found = valuesOf(command, waiting, file)
 	case strings.HasPrefix(current, "-"):
 		found = []string{"--help"}
 		if command != nil {
@@ -178,10 +178,10 @@ func flagOf(command *cli.Command, name string) string {
 }
 
 // valuesOf returns what a flag takes, as far as that can be known.
-func valuesOf(flag, file string) []string {
+func valuesOf(command *cli.Command, flag, file string) []string {
 	switch flag {
 	case "output":
-		return []string{"text", "json"}
+		return outputFormats(command.Name)
 	case "log-level":
 		return []string{"debug", "info", "warn", "error"}
 	case "profile":

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -26,13 +27,21 @@ func outputFlag() cli.Flag {
 	return &cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "text", Usage: "`FORMAT` of the output: text or json"}
 }
 
-func checkOutput(c *cli.Context) error {
-	switch format := c.String("output"); format {
-	case "", "text", "json":
-		return nil
-	default:
-		return usage("--output %s: want text or json", format)
+// outputFormats returns what --output takes.
+func outputFormats(command string) []string {
+	if command == "test" {
+		return []string{"text", "json", "junit"}
 	}
+	return []string{"text", "json"}
+}
+
+func checkOutput(c *cli.Context) error {
+	formats, format := outputFormats(c.Command.Name), c.String("output")
+	if format == "" || slices.Contains(formats, format) {
+		return nil
+	}
+	last := len(formats) - 1
+	return usage("--output %s: want %s or %s", format, strings.Join(formats[:last], ", "), formats[last])
 }
 
 func asJSON(c *cli.Context) bool { return c.String("output") == "json" }
