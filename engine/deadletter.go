@@ -19,6 +19,8 @@ const maxOversized = 1 << 10
 // contract, or that a rule failed on, and why.
 type DeadLetter struct {
 	Channel string `json:"channel"`
+	// Sharded says that Channel is a sharded one.
+	Sharded bool `json:"sharded,omitempty"`
 	// ID is that of the stream's entry; empty for a channel's message.
 	ID string `json:"id,omitempty"`
 	// Rule is the rule that failed; empty where the contract was broken.
@@ -40,7 +42,7 @@ type DeadLetter struct {
 // deadLetter returns the event that tells of a message's failure. Its time is
 // when the message was received, if that is known.
 func deadLetter(m *filterd.Message, rule string, failure error, fence uint64) []byte {
-	d := DeadLetter{Channel: m.Channel, ID: m.ID, Rule: rule, Reason: failure.Error(), Time: m.Received.UTC()}
+	d := DeadLetter{Channel: m.Channel, Sharded: m.Sharded, ID: m.ID, Rule: rule, Reason: failure.Error(), Time: m.Received.UTC()}
 	if m.Received.IsZero() {
 		d.Time = time.Now().UTC()
 	}

@@ -39,7 +39,8 @@ var (
 	ErrReplayed = errors.New("it is replayed already")
 	// ErrNoLetter says that the letter is not in the stream.
 	ErrNoLetter = errors.New("there is no such letter")
-	// ErrNoReceivers says that nobody is subscribed to the channel.
+	// ErrNoReceivers says that nobody is subscribed to the channel. Of a channel
+	// in a Cluster that can't be known, unless it is a sharded one.
 	ErrNoReceivers = errors.New("nobody is subscribed to it")
 )
 
@@ -158,10 +159,18 @@ func (l *Letters) deliver(ctx context.Context, d filterd.Delivery, field string)
 	}
 	batch := []filterd.Delivery{d}
 	l.sink.Deliver(ctx, batch)
-	if batch[0].Err == nil && batch[0].Receivers == 0 {
+	if batch[0].Err == nil && batch[0].Receivers == 0 && l.counted(&d) {
 		return ErrNoReceivers
 	}
 	return batch[0].Err
+}
+
+// counted reports whether Redis counts all receivers of a delivery. A server of a
+// Cluster passes a channel's messages on to the others, and knows its own
+// subscribers only.
+func (l *Letters) counted(d *filterd.Delivery) bool {
+	_, cluster := l.rdb.(*redis.ClusterClient)
+	return d.Sharded || !cluster
 }
 
 // wrap says which stream an error is about.

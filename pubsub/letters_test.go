@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -134,6 +135,39 @@ func TestLetterOfUnknownFate(t *testing.T) {
 		t.Error(err)
 	}
 	if found, err := other.Read(deadline(t), "-", "+", 1); err != nil || len(found) != 1 || !found[0].Replayed {
+		t.Errorf("%v %v", found, err)
+	}
+}
+
+// A server of a Cluster counts the subscribers that it has itself: that there are
+// none says something of sharded channels only.
+func TestLettersToChannelsOfACluster(t *testing.T) {
+	nodes := redistest.StartCluster(t)
+	rdb := clientWith(t, Options{Mode: "cluster", Addrs: []string{nodes[0].Addr}})
+	channels := []string{"a", "b", "c", "d"} // of all servers
+	subscription := client(t, nodes[0].Addr).Subscribe(deadline(t), channels...)
+	defer subscription.Close()
+	for range channels {
+		if _, err := subscription.Receive(deadline(t)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, ids := letters(t, rdb, "dead", 5)
+	for i, channel := range channels {
+		if err := l.Replay(deadline(t), ids[i], filterd.Delivery{Channel: channel, Payload: []byte(channel)}, "event", false); err != nil {
+			t.Errorf("%s: %v", channel, err)
+		}
+	}
+	for _, channel := range channels {
+		if m, err := subscription.ReceiveMessage(deadline(t)); err != nil || !slices.Contains(channels, m.Payload) || m.Channel != m.Payload {
+			t.Errorf("%s: %v %v", channel, m, err)
+		}
+	}
+	err := l.Replay(deadline(t), ids[4], filterd.Delivery{Channel: "a", Sharded: true, Payload: []byte("x")}, "event", false)
+	if !errors.Is(err, ErrNoReceivers) {
+		t.Errorf("sharded: %v", err)
+	}
+	if found, err := l.Read(deadline(t), "-", "+", 9); err != nil || len(found) != 1 || found[0].ID != ids[4] || found[0].Replayed {
 		t.Errorf("%v %v", found, err)
 	}
 }

@@ -45,7 +45,8 @@ func dlqCommand() *cli.Command {
 			ArgsUsage: "[STREAM] [ID…]",
 			Description: "A message goes to its own channel or stream, if it satisfies the contract now: all rules there see it,\n" +
 				"not only the one that failed. Each letter is replayed once at most, also when it is kept, or when the\n" +
-				"end comes in between. What nobody is subscribed to stays where it is.\n\n" +
+				"end comes in between. What nobody is subscribed to stays where it is, but for channels in a Cluster, whose\n" +
+				"subscribers nobody can count.\n\n" +
 				"Example: filterd dlq replay --rule whales --dry-run",
 			Flags: append(slices.Clone(flags), rule,
 				&cli.BoolFlag{Name: "all", Usage: "all letters"},
@@ -310,9 +311,12 @@ func (d *dlq) show(l letter) error {
 		row("error", oneLine(l.err.Error()))
 	} else {
 		row("time", l.Time.Format(time.RFC3339Nano))
-		if l.DeadLetter.ID != "" {
+		switch {
+		case l.DeadLetter.ID != "":
 			row("stream", oneLine(l.Channel)+" "+oneLine(l.DeadLetter.ID))
-		} else {
+		case l.Sharded:
+			row("sharded", oneLine(l.Channel))
+		default:
 			row("channel", oneLine(l.Channel))
 		}
 		row("rule", oneLine(l.Rule))
@@ -439,8 +443,11 @@ func (t *replays) one(ctx context.Context, l letter) error {
 		t.replayed++
 	}
 	to := l.Channel
-	if l.DeadLetter.ID != "" {
+	switch {
+	case l.DeadLetter.ID != "":
 		to = "stream " + to
+	case l.Sharded:
+		to = "sharded " + to
 	}
 	if asJSON(t.d.c) {
 		line := struct {
@@ -478,7 +485,7 @@ func (d *dlq) delivery(l *letter) (filterd.Delivery, error) {
 	if err := d.registry.CheckWhole(&filterd.Message{Channel: l.Channel, ID: l.DeadLetter.ID, Payload: payload}); err != nil {
 		return filterd.Delivery{}, fmt.Errorf("it breaks its contract still: %w", err)
 	}
-	return filterd.Delivery{Channel: l.Channel, Stream: l.DeadLetter.ID != "", Payload: payload}, nil
+	return filterd.Delivery{Channel: l.Channel, Stream: l.DeadLetter.ID != "", Sharded: l.Sharded, Payload: payload}, nil
 }
 
 // field returns the field in which the rules look for messages of a letter's

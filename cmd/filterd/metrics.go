@@ -52,7 +52,7 @@ var (
 	metricFiltered    = metric{"filterd_rule_filtered_total", "Messages that the rule's condition kept, and its module did not.", "counter", []string{"rule"}}
 	metricErrors      = metric{"filterd_rule_errors_total", "Messages that the rule failed on.", "counter", []string{"rule"}}
 	metricDeliveries  = metric{"filterd_rule_deliveries_total", "Messages that were published, logged, or taken by a webhook or callback, once for each target.", "counter", []string{"rule"}}
-	metricNoReceivers = metric{"filterd_rule_no_receivers_total", "Messages that were published while nobody was subscribed.", "counter", []string{"rule"}}
+	metricNoReceivers = metric{"filterd_rule_no_receivers_total", "Messages that were published while nobody was subscribed; on a Cluster, to the server that took them.", "counter", []string{"rule"}}
 	metricDrops       = metric{"filterd_rule_drops_total", "Messages that were lost on their way to a target, by reason: queue_full (they gave way in a full queue, or at the end), conflated (a newer one with the same key took their place), withheld (this daemon was the leader no more), or undelivered (publishing, a webhook or a callback failed).", "counter", []string{"rule", "reason"}}
 	metricShadowed    = metric{"filterd_rule_shadowed_total", "Messages that a rule with shadow would have sent, once for each target.", "counter", []string{"rule"}}
 	metricPanics      = metric{"filterd_rule_panics_total", "Callbacks that panicked.", "counter", []string{"rule"}}
