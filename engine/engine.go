@@ -50,6 +50,9 @@ type Config struct {
 	// letters and of events of gaps begin with the lease's fence. Default: every
 	// message is treated.
 	Lease filterd.Lease
+	// Attend makes [Engine.Busy] tell how long batches take, for which it looks
+	// at the clock twice a batch.
+	Attend bool
 	// DrainTimeout bounds how long Close waits for callbacks and webhooks to
 	// take what is queued. Default 5 s.
 	DrainTimeout time.Duration
@@ -65,6 +68,7 @@ type Engine struct {
 	taps     atomic.Pointer[[]*Tap] // nil: there are none; written under mu
 	halted   atomic.Pointer[HaltError]
 	halt     chan struct{} // closed when halted is set
+	busy     sync.Map      // *handler: those that may be at work, with Attend
 
 	// lifetime is what callbacks and webhooks are called with; Close ends it.
 	lifetime context.Context
@@ -264,7 +268,7 @@ func (e *Engine) Run(ctx context.Context, sources ...filterd.Source) error {
 	errs := make([]error, len(sources))
 	for i, source := range sources {
 		running.Go(func() {
-			errs[i] = source.Run(ctx, &handler{engine: e})
+			errs[i] = source.Run(ctx, e.newHandler())
 			if errs[i] != nil {
 				cancel()
 			}
@@ -440,80 +444,4 @@ func (e *Engine) fail(rule string, err error) {
 		e.config.Logger.Error("halted", "rule", rule, "error", err)
 		close(e.halt)
 	}
-}
-
-// A handler takes what one source delivers.
-type handler struct {
-	engine *Engine
-	worker *worker
-	held   *generation // of what the worker has begun; nil: nothing
-}
-
-// Fork implements [filterd.Forker].
-func (h *handler) Fork() filterd.Handler { return &handler{engine: h.engine} }
-
-// Messages implements [filterd.Handler].
-func (h *handler) Messages(ctx context.Context, batch []*filterd.Message) {
-	h.Begin(ctx, batch)
-	h.End()
-}
-
-// Begin implements [filterd.Beginner]: the outcomes of what was published are
-// left to be counted. The generation stays in use until they are.
-func (h *handler) Begin(ctx context.Context, batch []*filterd.Message) {
-	g := h.engine.acquire()
-	if g == nil {
-		h.engine.refuse(batch)
-		return
-	}
-	w := h.workerOf(g)
-	w.ctx = ctx
-	_ = w.run(batch, false) // counted and logged there
-	begun := w.start(ctx)
-	if h.held != nil {
-		h.held.release()
-		h.held = nil
-	}
-	if begun {
-		h.held = g
-	} else {
-		g.release()
-	}
-}
-
-// End implements [filterd.Beginner].
-func (h *handler) End() {
-	if h.held != nil {
-		h.worker.settleFlight()
-		h.held.release()
-		h.held = nil
-	}
-}
-
-// Gap implements [filterd.Handler].
-func (h *handler) Gap(gap filterd.Gap) {
-	h.End()
-	h.engine.counters.gaps.add(gap)
-	g := h.engine.acquire()
-	if g == nil {
-		return
-	}
-	defer g.release()
-	ctx, cancel := context.WithTimeout(h.engine.lifetime, h.engine.config.DrainTimeout)
-	defer cancel()
-	w := h.workerOf(g)
-	w.ctx = ctx
-	if len(w.table.onGap) > 0 {
-		w.tellOfGap(&gap, silence(&gap))
-		w.flush(ctx)
-	}
-}
-
-// workerOf returns the handler's worker under a generation.
-func (h *handler) workerOf(g *generation) *worker {
-	if h.worker == nil || h.worker.generation != g {
-		h.End()
-		h.worker = g.newWorker()
-	}
-	return h.worker
 }

@@ -26,6 +26,7 @@ type worker struct {
 	deliveries []filterd.Delivery
 	outputs    []Output // of the deliveries
 	flight     flight
+	handler    *handler // that it works for; nil: for Process, or a lane
 }
 
 // A course is where the messages of a channel go, and where they are counted.
@@ -274,6 +275,10 @@ func (w *worker) push(j job, to laneKey, size int, key string) {
 	}
 	if entry != nil {
 		entry.Hold()
+	}
+	if w.handler != nil {
+		w.handler.rest()
+		defer w.handler.work()
 	}
 	if !lane.PushWait(w.ctx, j, size) {
 		j.lost(false)

@@ -76,7 +76,8 @@ type StreamStats struct {
 	Poison        uint64 // entries that were delivered in vain too often
 	Trimmed       uint64 // entries that were deleted while they were pending: lost
 	Held          int    // entries that the handler has
-	Err           error  // why the stream can't be read now; nil if it is, or isn't to be
+	Wanted        bool   // it is to be read; false of one that was
+	Err           error  // why it can't be read although it is wanted
 }
 
 // NewStreamSource makes a source that reads through rdb, which stays the
@@ -132,7 +133,7 @@ func (s *StreamSource) Stats() []StreamStats {
 	for _, stream := range s.wanted {
 		name := streamName{stream.Name, stream.Group}
 		sum := sums[name]
-		sum.Err = s.unreadable(stream)
+		sum.Wanted, sum.Err = true, s.unreadable(stream)
 		sums[name] = sum
 	}
 	var all []StreamStats

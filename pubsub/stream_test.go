@@ -109,7 +109,7 @@ func TestStreamSource(t *testing.T) {
 	add(server, "s", "7")
 	h.want(t, append(want, "7")...)
 	pendingIs(t, server, "s", 0)
-	if got := fmt.Sprintf("%+v", s.Stats()); got != "[{Stream:s Group:filterd Consumer:me Read:6 Redelivered:0 Claimed:0 Acknowledged:6 Malformed:3 Poison:0 Trimmed:0 Held:0 Err:<nil>}]" {
+	if got := fmt.Sprintf("%+v", s.Stats()); got != "[{Stream:s Group:filterd Consumer:me Read:6 Redelivered:0 Claimed:0 Acknowledged:6 Malformed:3 Poison:0 Trimmed:0 Held:0 Wanted:true Err:<nil>}]" {
 		t.Error(got)
 	}
 	if err := stop(); err != nil {
@@ -221,7 +221,7 @@ func TestStreamPending(t *testing.T) {
 	h.want(t, "1", "5", "4")
 	pendingIs(t, server, "s", 0)
 	eventually(t, "the loss is counted", func() bool { return s.Stats()[0].Trimmed == 2 })
-	if got := fmt.Sprintf("%+v", s.Stats()); got != "[{Stream:s Group:filterd Consumer:me Read:1 Redelivered:2 Claimed:1 Acknowledged:3 Malformed:0 Poison:0 Trimmed:2 Held:0 Err:<nil>}]" {
+	if got := fmt.Sprintf("%+v", s.Stats()); got != "[{Stream:s Group:filterd Consumer:me Read:1 Redelivered:2 Claimed:1 Acknowledged:3 Malformed:0 Poison:0 Trimmed:2 Held:0 Wanted:true Err:<nil>}]" {
 		t.Error(got)
 	}
 	eventually(t, "the loss is reported", func() bool {

@@ -41,6 +41,9 @@ func (s *StreamSource) Backlog() []StreamBacklog {
 	s.mu.Lock()
 	wanted := s.wanted // which nobody changes
 	s.mu.Unlock()
+	if len(wanted) == 0 {
+		return nil
+	}
 	b := &s.backlog
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -55,9 +58,7 @@ func (s *StreamSource) Backlog() []StreamBacklog {
 	for i, stream := range wanted {
 		commands[i] = pipeline.XInfoGroups(ctx, stream.Name)
 	}
-	if len(wanted) > 0 {
-		_, _ = pipeline.Exec(ctx) // every command has its own error
-	}
+	_, _ = pipeline.Exec(ctx) // every command has its own error
 	for i, stream := range wanted {
 		b.groups[i] = s.backlogOf(stream, commands[i])
 	}

@@ -73,23 +73,21 @@ func (s *StreamSource) Ready() error {
 	return errors.Join(errs...)
 }
 
-// WaitReady waits until every stream is read, or Redis has refused it, or can't
-// be reached. The error is ctx's, or what [StreamSource.Ready] says.
+// WaitReady waits until every stream is read. The error is ctx's, with what
+// [StreamSource.Ready] says.
 func (s *StreamSource) WaitReady(ctx context.Context) error {
 	for {
 		s.mu.Lock()
-		noted, unread := s.noted, false
-		for _, stream := range s.wanted {
-			unread = unread || s.unreadable(stream) == errUnread
-		}
+		noted := s.noted
 		s.mu.Unlock()
-		if !unread {
-			return s.Ready()
+		err := s.Ready()
+		if err == nil {
+			return nil
 		}
 		select {
 		case <-noted:
 		case <-ctx.Done():
-			return errors.Join(s.Ready(), ctx.Err())
+			return fmt.Errorf("%w: %w", err, ctx.Err())
 		}
 	}
 }

@@ -43,13 +43,13 @@ func TestStreamSourceSaysWhatItCannotRead(t *testing.T) {
 			do(test.wrong)
 			h := &streamHandler{}
 			s, _ := readStreams(t, clientWith(t, Options{Addrs: []string{server.Addr}, Username: "bot", Password: "secret"}), "me", h, filterd.Stream{Name: stream})
-			err := s.WaitReady(deadline(t))
-			wantError(t, err, `stream "`+stream+`" in group "filterd": redis at `+server.Addr+": "+test.want)
-			if stats := s.Stats(); len(stats) != 1 || stats[0].Err == nil || !strings.HasSuffix(err.Error(), stats[0].Err.Error()) {
+			want := `stream "` + stream + `" in group "filterd": redis at ` + server.Addr + ": " + test.want
+			eventually(t, want, func() bool { err := s.Ready(); return err != nil && err.Error() == want })
+			if stats := s.Stats(); len(stats) != 1 || stats[0].Err == nil || !strings.HasSuffix(want, stats[0].Err.Error()) {
 				t.Errorf("stats: %+v", stats)
 			}
 			do(test.right)
-			eventually(t, "ready", func() bool { return s.Ready() == nil })
+			ready(t, s)
 			add(server, stream, "1")
 			h.want(t, "1")
 		})
@@ -74,14 +74,14 @@ func TestStreamSourceSaysWhatItCannotReadAnyMore(t *testing.T) {
 		return err != nil && strings.HasSuffix(err.Error(), "(no server listens there: start it or correct the address)")
 	})
 	server.Restart()
-	eventually(t, "the server is back", func() bool { return s.Ready() == nil })
+	ready(t, s)
 	if err := stop(); err != nil {
 		t.Fatal(err)
 	}
 	wantError(t, s.Ready(), `stream "s" in group "filterd": not read yet`)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	wantError(t, s.WaitReady(ctx), "stream \"s\" in group \"filterd\": not read yet\ncontext canceled")
+	wantError(t, s.WaitReady(ctx), "stream \"s\" in group \"filterd\": not read yet: context canceled")
 	s.Subscribe(filterd.Subscriptions{})
 	if err := s.Ready(); err != nil {
 		t.Error(err)

@@ -97,17 +97,24 @@ type adminChannel struct {
 	Lost     uint64                    `json:"lost" jsonschema_description:"Messages that never came, as the stamps of others show."`
 }
 
-// adminStream counts the entries of a stream in a consumer group.
+// adminStream says how a stream is read in a consumer group.
 type adminStream struct {
-	Stream      string `json:"stream"`
-	Group       string `json:"group"`
-	Read        uint64 `json:"read"`
-	Redelivered uint64 `json:"redelivered"`
-	Claimed     uint64 `json:"claimed" jsonschema_description:"Of those redelivered, what another consumer had left behind."`
-	Malformed   uint64 `json:"malformed"`
-	Poison      uint64 `json:"poison" jsonschema_description:"What was delivered in vain too often."`
-	Trimmed     uint64 `json:"trimmed" jsonschema_description:"What was deleted while it was pending: lost."`
-	Held        int    `json:"held" jsonschema_description:"What was read, and is not dealt with yet."`
+	Stream       string `json:"stream"`
+	Group        string `json:"group"`
+	Consumer     string `json:"consumer" jsonschema_description:"This daemon in the group."`
+	Wanted       bool   `json:"wanted" jsonschema_description:"Rules take it. If not, they did before a reload."`
+	Error        string `json:"error,omitempty" jsonschema_description:"Why it can't be read."`
+	Read         uint64 `json:"read"`
+	Acknowledged uint64 `json:"acknowledged" jsonschema_description:"What is dealt with."`
+	Redelivered  uint64 `json:"redelivered"`
+	Claimed      uint64 `json:"claimed" jsonschema_description:"Of those redelivered, what another consumer had left behind."`
+	Malformed    uint64 `json:"malformed"`
+	Poison       uint64 `json:"poison" jsonschema_description:"What was delivered in vain too often."`
+	Trimmed      uint64 `json:"trimmed" jsonschema_description:"What was deleted while it was pending: lost."`
+	Held         int    `json:"held" jsonschema_description:"What was read, and is not dealt with yet."`
+	Pending      *int64 `json:"pending,omitempty" jsonschema_description:"What some consumer of the group has, and is not acknowledged; up to 3 s old. Missing where Redis does not say it."`
+	Lag          *int64 `json:"lag,omitempty" jsonschema_description:"What no consumer of the group has got yet; up to 3 s old. Missing where Redis can't tell, as after entries were deleted."`
+	BacklogError string `json:"backlog_error,omitempty" jsonschema_description:"Why Redis does not say pending and lag."`
 }
 
 // adminModule counts what a WebAssembly module did.
@@ -331,10 +338,25 @@ func newAdminChannels(s *engine.Stats) []adminChannel {
 	return channels
 }
 
-func newAdminStreams(stats []pubsub.StreamStats) []adminStream {
-	streams := make([]adminStream, len(stats))
-	for i, s := range stats {
-		streams[i] = adminStream{s.Stream, s.Group, s.Read, s.Redelivered, s.Claimed, s.Malformed, s.Poison, s.Trimmed, s.Held}
+func newAdminStreams(source *pubsub.StreamSource) []adminStream {
+	streams, backlog := []adminStream{}, source.Backlog()
+	for _, s := range source.Stats() {
+		stream := adminStream{
+			Stream: s.Stream, Group: s.Group, Consumer: s.Consumer, Wanted: s.Wanted, Error: errorText(s.Err),
+			Read: s.Read, Acknowledged: s.Acknowledged, Redelivered: s.Redelivered, Claimed: s.Claimed,
+			Malformed: s.Malformed, Poison: s.Poison, Trimmed: s.Trimmed, Held: s.Held,
+		}
+		i := slices.IndexFunc(backlog, func(b pubsub.StreamBacklog) bool { return b.Stream == s.Stream && b.Group == s.Group })
+		if i >= 0 {
+			b := &backlog[i]
+			if stream.BacklogError = errorText(b.Err); b.Err == nil {
+				stream.Pending = &b.Pending
+			}
+			if b.Lag >= 0 {
+				stream.Lag = &b.Lag
+			}
+		}
+		streams = append(streams, stream)
 	}
 	return streams
 }

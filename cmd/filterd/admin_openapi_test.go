@@ -221,7 +221,7 @@ rules:
 	})
 
 	// Everything that does not depend on what comes later.
-	for _, path := range []string{"/livez", "/readyz", "/metrics", "/api/v1/openapi.json", "/api/v1/rules", "/api/v1/rules/r", "/api/v1/channels", "/api/v1/gaps"} {
+	for _, path := range []string{"/livez", "/readyz", "/metrics", "/api/v1/openapi.json", "/api/v1/rules", "/api/v1/rules/r", "/api/v1/channels", "/api/v1/streams", "/api/v1/gaps"} {
 		c.ask(200, request{url: path})
 	}
 	explain := request{method: "POST", url: "/api/v1/rules/r/explain", token: testToken}
@@ -280,12 +280,17 @@ rules:
 	d.write("filterd.yaml", file+"rules: {r: {from: in, when: data.n >, to: v1, on_eror: drop}}\n")
 	c.ask(422, reload)
 	c.ask(200, request{url: "/api/v1/status"})
-	d.write("filterd.yaml", file+"rules: {r: {from: in, to: v1}}\n")
+	d.write("filterd.yaml", file+"rules: {r: {from: in, to: v1}, stored: {from: {stream: other}, to: v4}}\n")
 	c.ask(200, reload)
 	c.saw("POST /api/v1/reload", 503) // takes a daemon that is being stopped
 	d.server.Stop()
 	waitUntil(t, "not ready", func() bool { status, _ := request{url: url + "/readyz"}.get(t); return status == 503 })
 	c.ask(503, request{url: "/readyz"})
+	waitUntil(t, "the stream can't be read", func() bool {
+		_, text := request{url: url + "/readyz"}.get(t)
+		return strings.Contains(text, `stream \"other\"`)
+	})
+	c.ask(200, request{url: "/api/v1/streams"})
 	c.check()
 }
 

@@ -61,7 +61,7 @@ func adminRoutes() []*adminRoute {
 			answers: map[int]any{200: plainText}, handle: (*admin).livez,
 		},
 		{
-			method: "GET", path: "/readyz", public: true, summary: "Whether the daemon does its work: Redis is reachable, all subscriptions are confirmed, no rule has halted it, and it leads or stands by",
+			method: "GET", path: "/readyz", public: true, summary: "Whether the daemon does its work: Redis is reachable, all subscriptions are confirmed, all streams can be read, no rule has halted it, and it leads or stands by",
 			answers: map[int]any{200: adminReadiness{}, 503: adminReadiness{}}, handle: (*admin).readyz,
 		},
 		{
@@ -100,6 +100,10 @@ func adminRoutes() []*adminRoute {
 		{
 			method: "GET", path: "/api/v1/channels", summary: "The messages of every channel",
 			answers: map[int]any{200: []adminChannel{}}, handle: (*admin).channels,
+		},
+		{
+			method: "GET", path: "/api/v1/streams", summary: "The entries of every stream, and what its group has before it",
+			answers: map[int]any{200: []adminStream{}}, handle: (*admin).streamsNow,
 		},
 		{
 			method: "GET", path: "/api/v1/gaps", summary: "Spans in which messages may have been missed",
@@ -195,7 +199,7 @@ func (a *admin) status(w http.ResponseWriter, _ *http.Request) {
 		Version:        version(), Config: c.Path, Started: a.started, Uptime: time.Since(a.started).Seconds(),
 		Generation: s.Generation, Reloads: s.Reloads, RefusedReloads: s.RefusedReloads, LastRefusal: newAdminRefusal(s.LastRefusal),
 		Rules: len(c.Rules), Linear: s.Linear,
-		Evaluations: adminEvaluations(s.Evaluations), Channels: newAdminChannels(&s), Streams: newAdminStreams(a.streams()), Modules: []adminModule{}, Webhooks: newAdminWebhooks(c.Webhooks),
+		Evaluations: adminEvaluations(s.Evaluations), Channels: newAdminChannels(&s), Streams: newAdminStreams(a.streams), Modules: []adminModule{}, Webhooks: newAdminWebhooks(c.Webhooks),
 		DeadLetters: s.DeadLetters, DeadLettersLost: s.DeadLettersLost, Unrouted: s.Unrouted, Refused: s.Refused, Taken: s.Taken,
 		Gaps: s.Gaps, GapTime: s.GapTime.Seconds(), HA: newAdminHA(a.lease), Taps: a.taps.Load(),
 	}
@@ -263,6 +267,10 @@ func (a *admin) rule(w http.ResponseWriter, r *http.Request) {
 func (a *admin) channels(w http.ResponseWriter, _ *http.Request) {
 	s := a.engine.Stats()
 	writeJSON(w, http.StatusOK, newAdminChannels(&s))
+}
+
+func (a *admin) streamsNow(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, http.StatusOK, newAdminStreams(a.streams))
 }
 
 func (a *admin) gaps(w http.ResponseWriter, _ *http.Request) {

@@ -27,7 +27,7 @@ type admin struct {
 	engine  *engine.Engine
 	config  func() *config.Config // that is at work
 	waiting func() error          // what the daemon waits for; nil if it is ready
-	streams func() []pubsub.StreamStats
+	streams *pubsub.StreamSource
 	lease   *pubsub.Lease // nil: there is none
 	reload  func(context.Context) (adminReloaded, error)
 

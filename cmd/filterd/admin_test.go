@@ -186,7 +186,7 @@ func newTestAdmin(t testing.TB) *admin {
 		logger: slog.New(slog.DiscardHandler), engine: e,
 		config:  func() *config.Config { return c },
 		waiting: func() error { return errors.New("not connected") },
-		streams: func() []pubsub.StreamStats { return nil },
+		streams: pubsub.NewStreamSource(nil, pubsub.StreamOptions{}),
 	}
 	t.Cleanup(a.close)
 	return a

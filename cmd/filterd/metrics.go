@@ -67,8 +67,11 @@ var (
 	metricChannelGaps    = metric{"filterd_channel_gaps_total", "Gaps by what was not listened to: a name or glob of a rule's from. One gap may be that of many.", "counter", []string{"channel"}}
 	metricChannelGapTime = metric{"filterd_channel_gap_seconds_total", "The length of these gaps together.", "counter", []string{"channel"}}
 
-	metricStreamEntries = metric{"filterd_stream_entries_total", "Entries of streams by outcome: read (new ones), redelivered (delivered before), claimed (of these, those that another consumer had left behind), malformed (they hold no message), poison (delivered in vain too often), trimmed (deleted while they were pending: lost).", "counter", []string{"stream", "group", "outcome"}}
+	metricStreamEntries = metric{"filterd_stream_entries_total", "Entries of streams by outcome: read (new ones), acknowledged (dealt with), redelivered (delivered before), claimed (of these, those that another consumer had left behind), malformed (they hold no message), poison (delivered in vain too often), trimmed (deleted while they were pending: lost).", "counter", []string{"stream", "group", "outcome"}}
 	metricStreamHeld    = metric{"filterd_stream_held", "Entries of streams that were read, and are not dealt with yet.", "gauge", []string{"stream", "group"}}
+	metricStreamReady   = metric{"filterd_stream_ready", "1 if the stream can be read, else 0. Of streams that rules take.", "gauge", []string{"stream", "group"}}
+	metricStreamPending = metric{"filterd_stream_pending", "Entries that were delivered to some consumer of the group, this one or another, and are not acknowledged. Redis is asked for it every 3 s at most.", "gauge", []string{"stream", "group"}}
+	metricStreamLag     = metric{"filterd_stream_lag", "Entries that were not delivered to any consumer of the group yet. Not there where Redis can't tell, as after entries were deleted.", "gauge", []string{"stream", "group"}}
 
 	metricWebhookAttempts = metric{"filterd_webhook_attempts_total", "Requests to the webhook.", "counter", []string{"webhook"}}
 	metricWebhookRetries  = metric{"filterd_webhook_retries_total", "Attempts that were not the first for their message; what the breaker refused is one, too.", "counter", []string{"webhook"}}
@@ -102,7 +105,7 @@ func allMetrics() []metric {
 		metricMatches, metricFiltered, metricErrors, metricDeliveries, metricNoReceivers, metricDrops, metricShadowed, metricPanics, metricStuck,
 		metricQueued, metricRuleGaps, metricLatency,
 		metricGaps, metricGapTime, metricChannelGaps, metricChannelGapTime,
-		metricStreamEntries, metricStreamHeld,
+		metricStreamEntries, metricStreamHeld, metricStreamReady, metricStreamPending, metricStreamLag,
 		metricWebhookAttempts, metricWebhookRetries, metricWebhookAccepted, metricWebhookFailures, metricWebhookInFlight,
 		metricWebhookBreaker, metricWebhookDisabled,
 		metricWasmCalls, metricWasmMessages, metricWasmErrors, metricWasmFaults, metricWasmRefused, metricWasmFuel, metricWasmStarted,
@@ -118,7 +121,7 @@ type metricsCollector struct {
 	stats    func() engine.Stats
 	modules  func() []*wasmfilter.Module
 	webhooks func() map[string]*webhook.Endpoint
-	streams  func() []pubsub.StreamStats
+	streams  *pubsub.StreamSource
 	rules    func() int
 	ready    func() error
 	lease    *pubsub.Lease // nil: there is none
@@ -193,8 +196,11 @@ func (c *metricsCollector) Collect(out chan<- prometheus.Metric) {
 		to.add(metricChannelGaps, gaps.Gaps, name)
 		to.float(metricChannelGapTime, gaps.Time.Seconds(), name)
 	}
-	for _, s := range c.streams() {
+	for _, s := range c.streams.Stats() {
 		to.stream(&s)
+	}
+	for _, s := range c.streams.Backlog() {
+		to.backlog(&s)
 	}
 	for name, endpoint := range c.webhooks() {
 		to.webhook(name, endpoint.Stats())
@@ -280,11 +286,24 @@ func (to series) stream(s *pubsub.StreamStats) {
 		outcome string
 		n       uint64
 	}{
-		{"read", s.Read}, {"redelivered", s.Redelivered}, {"claimed", s.Claimed}, {"malformed", s.Malformed}, {"poison", s.Poison}, {"trimmed", s.Trimmed},
+		{"read", s.Read}, {"acknowledged", s.Acknowledged}, {"redelivered", s.Redelivered}, {"claimed", s.Claimed}, {"malformed", s.Malformed}, {"poison", s.Poison}, {"trimmed", s.Trimmed},
 	} {
 		to.add(metricStreamEntries, entries.n, s.Stream, s.Group, entries.outcome)
 	}
 	to.add(metricStreamHeld, uint64(s.Held), s.Stream, s.Group)
+	if s.Wanted {
+		to.add(metricStreamReady, truth(s.Err == nil), s.Stream, s.Group)
+	}
+}
+
+func (to series) backlog(s *pubsub.StreamBacklog) {
+	if s.Err != nil {
+		return
+	}
+	to.add(metricStreamPending, uint64(s.Pending), s.Stream, s.Group)
+	if s.Lag >= 0 {
+		to.add(metricStreamLag, uint64(s.Lag), s.Stream, s.Group)
+	}
 }
 
 func (to series) webhook(name string, s webhook.Stats) {

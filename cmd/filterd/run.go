@@ -139,12 +139,14 @@ func runRules(c *cli.Context) error {
 		Lease:        elected,
 		Sink:         pubsub.NewSink(rdb),
 		Logger:       logger,
+		Attend:       manager.watchdog > 0,
 		DrainTimeout: c.Duration("drain") / 2, // after the source's half
 	})
 	if err != nil {
 		return err
 	}
 	settled := make(chan struct{}) // closed when it is known who has the lease
+	streams := pubsub.NewStreamSource(rdb, pubsub.StreamOptions{MaxMessage: loaded.MaxMessage, Logger: logger, DrainTimeout: c.Duration("drain") / 2})
 	sharded := pubsub.NewShardedSource(rdb, pubsub.SourceOptions{
 		Logger:       logger,
 		FailFast:     c.Bool("once"),
@@ -155,8 +157,8 @@ func runRules(c *cli.Context) error {
 		Logger:   logger,
 		FailFast: c.Bool("once"),
 		OnReady: func() {
-			if sharded.WaitReady(ctx) != nil {
-				return // it says why
+			if errors.Join(sharded.WaitReady(ctx), streams.WaitReady(ctx)) != nil {
+				return // they say why
 			}
 			select {
 			case <-settled:
@@ -181,7 +183,6 @@ func runRules(c *cli.Context) error {
 		MaxMessage:   loaded.MaxMessage,
 		DrainTimeout: c.Duration("drain") / 2,
 	})
-	streams := pubsub.NewStreamSource(rdb, pubsub.StreamOptions{MaxMessage: loaded.MaxMessage, Logger: logger, DrainTimeout: c.Duration("drain") / 2})
 	logger.Info("starting", "version", version(), "config", loaded.Path, "rules", len(loaded.Rules))
 	reloads.engine, reloads.maxMessage, reloads.server, reloads.ha = eng, loaded.MaxMessage, loaded.Server, loaded.HA
 	if url == "" {
@@ -190,9 +191,9 @@ func runRules(c *cli.Context) error {
 	if loaded.Server != nil && !c.Bool("no-server") {
 		server := &admin{
 			logger: logger, engine: eng, config: reloads.config.Load,
-			waiting: func() error { return errors.Join(source.Ready(), sharded.Ready()) },
+			waiting: func() error { return errors.Join(source.Ready(), sharded.Ready(), streams.Ready()) },
 			reload:  func(ctx context.Context) (adminReloaded, error) { return reloads.ask(ctx, hangups) },
-			streams: streams.Stats,
+			streams: streams,
 			lease:   lease,
 		}
 		defer server.close()
@@ -213,7 +214,7 @@ func runRules(c *cli.Context) error {
 	}
 	reloading.Go(func() { manager.watch(running, eng) })
 	defer context.AfterFunc(c.Context, manager.stopping)()
-	err = eng.Run(ctx, manager.attend(source), streams, manager.attend(sharded))
+	err = eng.Run(ctx, source, streams, sharded)
 	stop()
 	reloading.Wait()
 	if cause := context.Cause(ctx); ctx.Err() != nil && c.Context.Err() == nil {
@@ -274,7 +275,7 @@ func streamNames(streams []filterd.Stream) []string {
 // logStreams logs what became of the entries of streams.
 func logStreams(logger *slog.Logger, streams []pubsub.StreamStats) {
 	for _, s := range streams {
-		logger.Info("stream", "stream", s.Stream, "group", s.Group, "read", s.Read, "redelivered", s.Redelivered, "claimed", s.Claimed,
+		logger.Info("stream", "stream", s.Stream, "group", s.Group, "read", s.Read, "acknowledged", s.Acknowledged, "redelivered", s.Redelivered, "claimed", s.Claimed,
 			"malformed", s.Malformed, "poison", s.Poison, "trimmed", s.Trimmed)
 	}
 }

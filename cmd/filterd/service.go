@@ -5,12 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 
-	"github.com/filterd/filterd"
 	"github.com/filterd/filterd/engine"
 )
 
@@ -23,8 +21,6 @@ type service struct {
 	mu      sync.Mutex // guards all below, and keeps messages in order
 	isReady bool       // the first READY=1 is out
 	failed  bool       // the last message did not go out, which was logged
-
-	handlers sync.Map // *attendedHandler: those that sources call
 }
 
 func newService(logger *slog.Logger) *service {
@@ -73,8 +69,8 @@ func (s *service) stopping() {
 }
 
 // watch tells the watchdog, until ctx ends, that the daemon lives: as long as the
-// engine answers, and what reads messages gets on with them. If not, systemd is
-// left to do what its unit says, which is to start the daemon again.
+// engine answers, and gets on with the messages of channels and streams. If not,
+// systemd is left to do what its unit says, which is to start the daemon again.
 func (s *service) watch(ctx context.Context, eng *engine.Engine) {
 	if s.watchdog <= 0 {
 		return
@@ -84,7 +80,7 @@ func (s *service) watch(ctx context.Context, eng *engine.Engine) {
 	hung := false
 	for {
 		_ = eng.Stats() // hangs if the engine does
-		stuck := s.stuck(time.Now())
+		stuck := eng.Busy()
 		s.mu.Lock()
 		switch {
 		case stuck < s.watchdog:
@@ -102,72 +98,4 @@ func (s *service) watch(ctx context.Context, eng *engine.Engine) {
 			return
 		}
 	}
-}
-
-// stuck returns how long the oldest batch has been with its handler.
-func (s *service) stuck(now time.Time) time.Duration {
-	var longest time.Duration
-	s.handlers.Range(func(key, _ any) bool {
-		if since := key.(*attendedHandler).since.Load(); since > 0 {
-			longest = max(longest, time.Duration(now.UnixNano()-since))
-		}
-		return true
-	})
-	return longest
-}
-
-// attend returns the source, with an eye on how long its batches take if there is
-// a watchdog. It is not for sources that wait for room by design, as that of
-// streams does.
-func (s *service) attend(source filterd.Source) filterd.Source {
-	if s.watchdog <= 0 {
-		return source
-	}
-	return attendedSource{source, s}
-}
-
-type attendedSource struct {
-	filterd.Source
-	service *service
-}
-
-func (a attendedSource) Run(ctx context.Context, h filterd.Handler) error {
-	if beginner, ok := h.(filterd.Beginner); ok { // the engine's is one
-		attended := &attendedHandler{Beginner: beginner}
-		a.service.handlers.Store(attended, nil)
-		defer a.service.handlers.Delete(attended)
-		h = attended
-	}
-	return a.Source.Run(ctx, h)
-}
-
-// An attendedHandler knows since when it has been called.
-type attendedHandler struct {
-	filterd.Beginner
-	since atomic.Int64 // nanoseconds since 1970; 0 between calls
-}
-
-func (h *attendedHandler) called() (returned func()) {
-	h.since.Store(time.Now().UnixNano())
-	return h.returned
-}
-
-func (h *attendedHandler) returned() { h.since.Store(0) }
-
-// Messages implements [filterd.Handler].
-func (h *attendedHandler) Messages(ctx context.Context, batch []*filterd.Message) {
-	defer h.called()()
-	h.Beginner.Messages(ctx, batch)
-}
-
-// Begin implements [filterd.Beginner].
-func (h *attendedHandler) Begin(ctx context.Context, batch []*filterd.Message) {
-	defer h.called()()
-	h.Beginner.Begin(ctx, batch)
-}
-
-// End implements [filterd.Beginner].
-func (h *attendedHandler) End() {
-	defer h.called()()
-	h.Beginner.End()
 }

@@ -98,69 +98,75 @@ func TestSystemdIsTold(t *testing.T) {
 	reload("rules: {}\nnonsense: 1\n", "1 rule, generation 2; the files were refused, see the log")
 }
 
-// A blockingHandler hangs until it may go on.
-type blockingHandler struct{ called, release chan struct{} }
+// A hangingSink hangs until it may go on.
+type hangingSink struct{ called, release chan struct{} }
 
-func (b blockingHandler) Messages(context.Context, []*filterd.Message) {
-	b.called <- struct{}{}
-	<-b.release
+func (s hangingSink) Deliver(context.Context, []filterd.Delivery) {
+	s.called <- struct{}{}
+	<-s.release
 }
-func (b blockingHandler) Begin(ctx context.Context, batch []*filterd.Message) { b.Messages(ctx, batch) }
-func (b blockingHandler) End()                                                {}
-func (b blockingHandler) Gap(filterd.Gap)                                     {}
 
-// A onceSource delivers one batch, then waits for the end.
-type onceSource struct{}
+// A onceSource delivers one batch as a source of channels or one of streams does,
+// then waits for the end.
+type onceSource struct{ stream bool }
 
 func (onceSource) Subscribe(filterd.Subscriptions) {}
-func (onceSource) Run(ctx context.Context, h filterd.Handler) error {
-	h.(filterd.Beginner).Begin(ctx, []*filterd.Message{{Channel: "c"}})
+func (s onceSource) Run(ctx context.Context, h filterd.Handler) error {
+	m := &filterd.Message{Channel: "c", Payload: []byte("1")}
+	if s.stream {
+		h = h.(filterd.Forker).Fork()
+		m.ID, m.Entry = "1-1", &filterd.Entry{}
+		m.Entry.Init("c", "g", "1-1", func(*filterd.Entry) {})
+	}
+	h.Messages(ctx, []*filterd.Message{m})
 	<-ctx.Done()
 	return nil
 }
 
-// The watchdog hears nothing while a batch hangs, and again when it goes on.
+// The watchdog hears nothing while a batch of a channel or stream hangs, and again
+// when it goes on.
 func TestWatchdogOfWhatHangs(t *testing.T) {
-	told := listenAsSystemd(t).told
-	file, err := config.Parse("rules.yaml", []byte("rules: {r: {from: c, to: {log: debug}}}"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	eng, err := file.Engine(engine.Config{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer eng.Close()
-	s := &service{logger: slog.New(slog.DiscardHandler), watchdog: 30 * time.Millisecond}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error)
-	h := blockingHandler{make(chan struct{}, 1), make(chan struct{})}
-	go func() { ended <- s.attend(onceSource{}).Run(ctx, h) }()
-	watched := make(chan struct{})
-	go func() { s.watch(ctx, eng); close(watched) }()
-	defer func() { cancel(); <-watched }()
+	for name, from := range map[string]string{"channel": "c", "stream": "{stream: c, group: g}"} {
+		t.Run(name, func(t *testing.T) {
+			told := listenAsSystemd(t).told
+			file, err := config.Parse("rules.yaml", []byte("rules: {r: {from: "+from+", to: d}}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			sink := hangingSink{make(chan struct{}, 1), make(chan struct{})}
+			eng, err := file.Engine(engine.Config{Logger: slog.New(slog.DiscardHandler), Sink: sink, Attend: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer eng.Close()
+			s := &service{logger: slog.New(slog.DiscardHandler), watchdog: 30 * time.Millisecond}
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error)
+			go func() { ended <- eng.Run(ctx, onceSource{stream: name == "stream"}) }()
+			watched := make(chan struct{})
+			go func() { s.watch(ctx, eng); close(watched) }()
+			defer func() { cancel(); <-watched }()
 
-	<-h.called
-	for hung := false; !hung; {
-		got := <-told
-		if hung = strings.HasPrefix(got, "STATUS=hangs: "); !hung && got != "WATCHDOG=1" {
-			t.Fatalf("told %q", got)
-		}
-	}
-	select {
-	case got := <-told:
-		t.Fatalf("told %q while a batch hangs", got)
-	case <-time.After(5 * s.watchdog): // a watchdog that hears of it does so within one
-	}
-	close(h.release)
-	if got := <-told; got != "WATCHDOG=1" {
-		t.Fatalf("told %q when it goes on", got)
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
-	if s.stuck(time.Now().Add(time.Hour)) != 0 {
-		t.Error("a source that has ended is still attended")
+			<-sink.called
+			for hung := false; !hung; {
+				got := <-told
+				if hung = strings.HasPrefix(got, "STATUS=hangs: "); !hung && got != "WATCHDOG=1" {
+					t.Fatalf("told %q", got)
+				}
+			}
+			select {
+			case got := <-told:
+				t.Fatalf("told %q while a batch hangs", got)
+			case <-time.After(5 * s.watchdog): // a watchdog that hears of it does so within one
+			}
+			close(sink.release)
+			if got := <-told; got != "WATCHDOG=1" {
+				t.Fatalf("told %q when it goes on", got)
+			}
+			cancel()
+			if err := <-ended; err != nil {
+				t.Fatal(err)
+			}
+		})
 	}
 }

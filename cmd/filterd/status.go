@@ -99,17 +99,8 @@ func (s *adminStatus) text() string {
 		}
 		line("channel", "%s", text)
 	}
-	for _, st := range s.Streams {
-		text := fmt.Sprintf("%s in group %s: %d read, %d redelivered, %d held", st.Stream, st.Group, st.Read, st.Redelivered, st.Held)
-		for _, part := range []struct {
-			what string
-			n    uint64
-		}{{"malformed", st.Malformed}, {"poison", st.Poison}, {"LOST (trimmed)", st.Trimmed}} {
-			if part.n > 0 {
-				text += fmt.Sprintf(", %d %s", part.n, part.what)
-			}
-		}
-		line("stream", "%s", text)
+	for i := range s.Streams {
+		line("stream", "%s", s.Streams[i].text())
 	}
 	for _, m := range s.Modules {
 		text := fmt.Sprintf("%s: %d messages, %d errors", m.Module, m.Messages, m.Errors)
@@ -126,6 +117,35 @@ func (s *adminStatus) text() string {
 	line("dead letters", "%d, and %d lost", s.DeadLetters, s.DeadLettersLost)
 	line("gaps", "%s", gapText(s.Gaps, s.GapTime))
 	return b.String()
+}
+
+// text is a line about a stream.
+func (s *adminStream) text() string {
+	text := fmt.Sprintf("%s in group %s as %s: %d read, %d redelivered, %d acknowledged, %d held", s.Stream, s.Group, s.Consumer,
+		s.Read, s.Redelivered, s.Acknowledged, s.Held)
+	switch {
+	case s.BacklogError != "":
+		text += "; pending and lag unknown: " + s.BacklogError
+	case s.Pending != nil && s.Lag != nil:
+		text += fmt.Sprintf(", %d pending, lag %d", *s.Pending, *s.Lag)
+	case s.Pending != nil:
+		text += fmt.Sprintf(", %d pending, lag unknown", *s.Pending)
+	}
+	for _, part := range []struct {
+		what string
+		n    uint64
+	}{{"malformed", s.Malformed}, {"poison", s.Poison}, {"LOST (trimmed)", s.Trimmed}} {
+		if part.n > 0 {
+			text += fmt.Sprintf(", %d %s", part.n, part.what)
+		}
+	}
+	switch {
+	case s.Error != "":
+		text += "; CAN'T BE READ"
+	case !s.Wanted:
+		text += "; no rule takes it any more"
+	}
+	return text
 }
 
 func gapText(n uint64, seconds float64) string {

@@ -57,12 +57,12 @@ func top(c *cli.Context) error {
 	if !ok || !term.IsTerminal(out.Fd()) || asJSON(c) {
 		return printTops(c, client, column)
 	}
-	var first adminRules
-	if err := client.get(c.Context, "/api/v1/rules", &first); err != nil {
-		return err
+	first := lookForTop(c.Context, client)
+	if first.err != nil {
+		return first.err
 	}
 	view := &topView{title: client.base, interval: interval, sorted: column, styles: newViewStyles(os.Getenv("NO_COLOR") == "")}
-	view.take(&first)
+	view.take(first)
 	ctx, cancel := context.WithCancel(c.Context)
 	defer cancel()
 	_, err = tea.NewProgram(&topProgram{ctx: ctx, client: client, view: view},
@@ -79,24 +79,29 @@ func printTops(c *cli.Context, client *adminClient, column *topColumn) error {
 	tick := time.NewTicker(c.Duration("interval"))
 	defer tick.Stop()
 	for n := 1; ; n++ {
-		var rules adminRules
-		if err := client.get(c.Context, "/api/v1/rules", &rules); err != nil {
-			if c.Context.Err() != nil {
-				return nil
-			}
-			return err
+		sample := lookForTop(c.Context, client)
+		if c.Context.Err() != nil {
+			return nil
 		}
-		view.take(&rules)
+		if sample.err != nil {
+			return sample.err
+		}
+		view.take(sample)
 		rows := view.rows[:min(len(view.rows), c.Int("rules"))]
 		var err error
 		if asJSON(c) {
 			err = printJSON(c.App.Writer, struct {
-				Time       time.Time `json:"time"`
-				Generation uint64    `json:"generation"`
-				Rules      []topRow  `json:"rules"`
-			}{rules.Time, rules.Generation, rows})
+				Time       time.Time   `json:"time"`
+				Generation uint64      `json:"generation"`
+				Rules      []topRow    `json:"rules"`
+				Streams    []topStream `json:"streams,omitempty"`
+			}{sample.rules.Time, sample.rules.Generation, rows, view.streams.rows})
 		} else {
-			_, err = io.WriteString(c.App.Writer, fmt.Sprintf("%s generation %d, %s\n%s\n", rules.Time.Local().Format(time.TimeOnly), rules.Generation, count(len(view.rows), "rule"), topTable(rows)))
+			text := topTable(rows)
+			for _, line := range view.streams.lines(c.Int("rules")) {
+				text += line + "\n"
+			}
+			_, err = io.WriteString(c.App.Writer, fmt.Sprintf("%s generation %d, %s\n%s\n", sample.rules.Time.Local().Format(time.TimeOnly), sample.rules.Generation, count(len(view.rows), "rule"), text))
 		}
 		if err != nil || n == c.Int("count") {
 			return err
@@ -124,8 +129,9 @@ type topProgram struct {
 type (
 	topTick   struct{}
 	topSample struct {
-		rules *adminRules
-		err   error
+		rules   adminRules
+		streams []adminStream
+		err     error
 	}
 	topTapped struct {
 		number int
@@ -136,6 +142,14 @@ type (
 		err    error
 	}
 )
+
+// lookForTop asks the daemon for what is shown.
+func lookForTop(ctx context.Context, client *adminClient) (s topSample) {
+	if s.err = client.get(ctx, "/api/v1/rules", &s.rules); s.err == nil {
+		s.err = client.get(ctx, "/api/v1/streams", &s.streams)
+	}
+	return s
+}
 
 // Init implements [tea.Model].
 func (p *topProgram) Init() tea.Cmd { return p.tick() }
@@ -152,16 +166,12 @@ func (p *topProgram) Update(m tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.KeyPressMsg:
 		return p, p.key(m.String())
 	case topTick:
-		return p, func() tea.Msg {
-			var rules adminRules
-			err := p.client.get(p.ctx, "/api/v1/rules", &rules)
-			return topSample{&rules, err}
-		}
+		return p, func() tea.Msg { return lookForTop(p.ctx, p.client) }
 	case topSample:
 		if p.view.fault = ""; m.err != nil {
 			p.view.fault = m.err.Error()
 		} else {
-			p.view.take(m.rules)
+			p.view.take(m)
 		}
 		return p, p.tick()
 	case topTapped:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,8 +20,8 @@ import (
 )
 
 // topRules is what a daemon says of three rules at some second.
-func topRules(second int, names ...string) *adminRules {
-	rules := &adminRules{Generation: 1, Time: time.Unix(int64(second), 0)}
+func topRules(second int, names ...string) topSample {
+	rules := adminRules{Generation: 1, Time: time.Unix(int64(second), 0)}
 	for i, name := range names {
 		n := uint64(second * (i + 1) * 10)
 		latency := engine.Latency{}
@@ -30,7 +31,7 @@ func topRules(second int, names ...string) *adminRules {
 			Latency: newAdminLatency(&latency), Rates: adminRates{Matched: 7},
 		})
 	}
-	return rules
+	return topSample{rules: rules}
 }
 
 func names(v *topView) string {
@@ -67,6 +68,39 @@ func TestTopRows(t *testing.T) {
 	}
 }
 
+// topStreamSample is what a daemon says of so many streams, of which the last one
+// can't be read, and one that no rule takes any more.
+func topStreamSample(second, n int) (streams []adminStream) {
+	lag := int64(second)
+	for i := range n {
+		streams = append(streams, adminStream{Stream: fmt.Sprint("s", i), Group: "g\x1b[2J", Wanted: true, Read: uint64(10 * second), Acknowledged: uint64(5 * second), Held: i, Lag: &lag})
+	}
+	streams[n-1].Error, streams[n-1].Lag = "NOPERM\nfor you", nil
+	return append(streams, adminStream{Stream: "left", Group: "g"})
+}
+
+// Streams are shown with what is before their groups, and why they can't be read.
+func TestTopStreams(t *testing.T) {
+	v := &topStreams{}
+	v.take(topStreamSample(10, 2), time.Unix(10, 0))
+	v.take(topStreamSample(12, 2), time.Unix(12, 0))
+	want := []string{
+		"  READ/s  ACKNOWLEDGED/s  HELD  PENDING  LAG  STREAM",
+		"      10             5.0     0        -   12  s0 in group g\\x1b[2J",
+		"      10             5.0     1        -    -  s1 in group g\\x1b[2J: can't be read: NOPERM\\nfor you",
+	}
+	if got := v.lines(10); !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	if got := v.lines(2); !slices.Equal(got, []string{"  READ/s  ACKNOWLEDGED/s  HELD  PENDING  LAG  STREAM", "and 2 more"}) {
+		t.Errorf("in two lines: %q", got)
+	}
+	v.take(topStreamSample(1, 2), time.Unix(13, 0)) // another daemon
+	if r := v.rows[0]; r.Read != 0 || r.Acknowledged != 0 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // Whatever its size, the view fits, and nothing that a message says moves the
 // cursor.
 func TestTopFits(t *testing.T) {
@@ -76,8 +110,11 @@ func TestTopFits(t *testing.T) {
 	}
 	for _, colour := range []bool{true, false} {
 		v := &topView{sorted: topColumnNamed("name"), styles: newViewStyles(colour), title: "http://localhost:1"}
-		v.take(topRules(1, many...))
-		v.take(topRules(2, many...))
+		for second := range 2 {
+			sample := topRules(1+second, many...)
+			sample.streams = topStreamSample(second, 30)
+			v.take(sample)
+		}
 		for _, tapped := range []bool{false, true} {
 			if tapped {
 				v.openTap(many[50])
@@ -146,7 +183,7 @@ func TestTopOnATerminal(t *testing.T) {
 	d, url := newAdminDaemon(t, "rules:\n  first: {from: in, when: data > 1, to: v1}\n  second: {from: in, to: v2}\n")
 	client := &adminClient{base: url, token: testToken, http: &http.Client{}}
 	view := &topView{title: url, interval: 50 * time.Millisecond, sorted: topColumnNamed("name"), styles: newViewStyles(true)}
-	view.take(&adminRules{})
+	view.take(topSample{})
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	keys, typed := io.Pipe()

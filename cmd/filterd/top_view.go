@@ -65,6 +65,7 @@ type topView struct {
 
 	last       *adminRules
 	rows       []topRow
+	streams    topStreams
 	generation uint64
 	at         string // the rule that is chosen; empty for the first
 	fault      string // why there is nothing new
@@ -76,7 +77,9 @@ type topView struct {
 }
 
 // take takes what the daemon says now.
-func (v *topView) take(now *adminRules) {
+func (v *topView) take(sample topSample) {
+	now := &sample.rules
+	v.streams.take(sample.streams, now.Time)
 	before := make(map[string]*adminRule)
 	seconds := 0.0
 	if v.last != nil {
@@ -233,6 +236,16 @@ func (v *topView) String() string {
 	foot := []string{v.styles.faint.Render("m e d l q g n sort   ↑↓ choose   Enter messages   Esc close   Ctrl-C end")}
 	if v.tap != "" {
 		foot = append(v.tapLines(max(3, (height-4)/2)), foot...)
+	}
+
+	if streams := v.streams.lines(height / 3); streams != nil {
+		streams[0] = v.styles.faint.Render(streams[0])
+		for i := range v.streams.rows[:min(len(v.streams.rows), len(streams)-1)] {
+			if v.streams.rows[i].Error != "" {
+				streams[i+1] = v.styles.bad.Render(streams[i+1])
+			}
+		}
+		foot = append(streams, foot...)
 	}
 
 	// What is left is for rules, around the chosen one.
