@@ -181,7 +181,7 @@ func (e *Engine) swap(t *Table) (drained <-chan struct{}, number uint64, err err
 		e.evaluated = e.evaluated.Sub(t.Evaluations())
 	}
 	old := e.current.Swap(next)
-	e.stamps.Keep(t.followsStamps)
+	e.stamps.Keep(next.number, t.followsStamps)
 	for source := range e.sources {
 		(*source).Subscribe(t.Subscriptions())
 	}
@@ -298,7 +298,7 @@ func (e *Engine) forget(sources []filterd.Source) {
 		delete(e.sources, &sources[i])
 	}
 	if len(e.sources) == 0 {
-		e.stamps.Keep(func(string) bool { return false }) // nobody listens
+		e.stamps.Keep(e.current.Load().number, func(string) bool { return false }) // nobody listens
 	}
 }
 

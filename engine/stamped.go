@@ -15,7 +15,7 @@ import (
 func (w *worker) followStamps(route *route, batch []*filterd.Message) {
 	for _, m := range batch {
 		if producer, sequence, ok := m.Stamp(); ok && m.ID == "" && !m.Sharded {
-			if loss := w.engine.stamps.Take(m.Channel, producer, sequence, m.Received); loss.Lost != 0 {
+			if loss := w.engine.stamps.Take(w.number, m.Channel, producer, sequence, m.Received); loss.Lost != 0 {
 				w.lose(route.label, m.Channel, string(producer), loss, m.Received)
 			}
 		}

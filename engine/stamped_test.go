@@ -145,6 +145,57 @@ func TestStampsAreForgotten(t *testing.T) {
 	}
 }
 
+// A table that is at work yet when others take over begins no series that they
+// don't go on with: it has heard what came before nobody listened.
+func TestStampsOfAnEarlierTable(t *testing.T) {
+	contracts := registry(t, filterd.Contract{Channel: "p", Stamped: true})
+	for _, test := range []struct {
+		name  string
+		froms []string // of the tables that take over
+		lost  uint64
+	}{
+		{"goes on", []string{"p*"}, 3},
+		{"is left", []string{"other"}, 0},
+		{"is left and listened to again", []string{"other", "p"}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			entered, gate := make(chan bool, 10), make(chan struct{})
+			slow := filterd.FilterFunc(func(*filterd.Message) (bool, error) { entered <- true; <-gate; return true, nil })
+			compiled := func(from string) *engine.Table {
+				return compile(t, engine.Definition{Registry: contracts, Rules: []engine.Rule{{Name: "r", From: []string{from}, When: slow, To: to("x")}}})
+			}
+			e := newEngine(t, engine.Config{Table: compiled("p"), Sink: &recorder{}})
+			process := func(sequence int) {
+				if err := e.Process(t.Context(), stamped("p", "a", sequence)); err != nil {
+					t.Error(err)
+				}
+			}
+			first := make(chan struct{})
+			go func() { // ends with the gate
+				defer close(first)
+				process(1)
+			}()
+			<-entered
+			over, cancel := context.WithCancel(t.Context())
+			cancel() // nobody waits for the first table
+			for _, from := range test.froms {
+				if err := e.Reload(over, compiled(from)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			close(gate)
+			<-first
+			if err := e.Reload(t.Context(), compiled("p")); err != nil {
+				t.Fatal(err)
+			}
+			process(5)
+			if got := e.Stats().Channels["p"].Lost; got != test.lost {
+				t.Errorf("lost %d, want %d", got, test.lost)
+			}
+		})
+	}
+}
+
 func TestStampedTargets(t *testing.T) {
 	contracts := registry(t, filterd.Contract{Channel: "out*", Stamped: true})
 	const why = ` is stamped: messages keep the stamps that they came with, and what the rule drops would count as lost there`

@@ -196,6 +196,9 @@ func TestSinkSurvives(t *testing.T) {
 			addr := replying(t, test.reply)
 			sink := NewSink(client(t, addr))
 			wantError(t, deliver(t.Context(), sink, "c", "1"), test.want)
+			if o := sink.to.(*outlet); o.wire != nil {
+				eventually(t, "the server hangs up", func() bool { return !o.wire.peek.quiet() })
+			}
 			if err := deliver(t.Context(), sink, "c", "2"); err != nil {
 				t.Errorf("the next message: %v", err)
 			}

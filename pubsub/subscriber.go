@@ -155,7 +155,7 @@ func (s *Subscriber) WaitReady(ctx context.Context) error { return s.source.Wait
 func (s *Subscriber) Run(ctx context.Context) error {
 	calling, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	s.stamps.Keep(func(string) bool { return false }) // nobody has listened
+	s.stamps.Keep(0, func(string) bool { return false }) // nobody has listened
 	s.mu.Lock()
 	s.running = calling
 	for _, h := range s.handlers {
@@ -332,7 +332,7 @@ func (d *dispatcher) refuse(r *routes, m *filterd.Message, handlers []*handler, 
 // checked.
 func (d *dispatcher) follow(r *routes, m *filterd.Message) {
 	if producer, sequence, ok := m.Stamp(); ok && r.first(m) {
-		if loss := d.stamps.Take(m.Channel, producer, sequence, m.Received); loss.Lost != 0 {
+		if loss := d.stamps.Take(0, m.Channel, producer, sequence, m.Received); loss.Lost != 0 {
 			d.lose(r, m.Channel, string(producer), loss, m.Received)
 		}
 	}

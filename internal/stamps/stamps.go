@@ -29,6 +29,8 @@ type Tracker struct {
 	mu         sync.Mutex // guards what follows
 	young, old map[string]map[string]*series
 	count      int // of young
+	era        uint64
+	keep       func(channel string) bool // of the era
 }
 
 // A series is what came of one producer on one channel.
@@ -50,15 +52,19 @@ type Loss struct {
 	Since time.Time
 }
 
-// Take takes the message of a producer with a number. The first one of a series
-// tells nothing.
-func (t *Tracker) Take(channel string, producer []byte, number uint64, now time.Time) Loss {
+// Take takes the message of a producer with a number, which came in an era. The
+// first one of a series tells nothing. It begins none if it came in an era that
+// is over, unless that was the last one and its channel was kept: what comes next
+// on the channel may come after a time in which nobody listened.
+func (t *Tracker) Take(era uint64, channel string, producer []byte, number uint64, now time.Time) Loss {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.find(channel, producer)
 	switch {
 	case s == nil:
-		t.add(channel, string(producer), &series{next: number + 1, seen: now})
+		if era == t.era || era+1 == t.era && t.keep(channel) {
+			t.add(channel, string(producer), &series{next: number + 1, seen: now})
+		}
 		return Loss{}
 	case number < s.next:
 		return Loss{Lost: -s.arrive(number)}
@@ -78,11 +84,13 @@ func (t *Tracker) Reached(channel, producer string, number uint64, now time.Time
 	return s.reach(number+1, now, 0)
 }
 
-// Keep forgets the series of all channels but those that it is told to keep.
-// Who stops listening to a channel loses nothing by that.
-func (t *Tracker) Keep(keep func(channel string) bool) {
+// Keep begins an era, or goes on with it: it forgets the series of all channels
+// but those that it is told to keep. Who stops listening to a channel loses
+// nothing by that. The first era is 0.
+func (t *Tracker) Keep(era uint64, keep func(channel string) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.era, t.keep = era, keep
 	for channel, of := range t.young {
 		if !keep(channel) {
 			t.count -= len(of)

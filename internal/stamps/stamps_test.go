@@ -31,7 +31,7 @@ func TestTracker(t *testing.T) {
 				var loss Loss
 				now := epoch.Add(time.Duration(i))
 				if s.take > 0 {
-					loss = tracker.Take("c", []byte("p"), s.take, now)
+					loss = tracker.Take(0, "c", []byte("p"), s.take, now)
 				} else {
 					loss = tracker.Reached("c", "p", s.reached, now)
 				}
@@ -77,7 +77,7 @@ func TestTrackerIsExact(t *testing.T) {
 			if m.number >= begun[m.producer] {
 				got++
 			}
-			lost += tracker.Take("c", []byte(m.producer), m.number, epoch).Lost
+			lost += tracker.Take(0, "c", []byte(m.producer), m.number, epoch).Lost
 		}
 		want := int64(0)
 		for p, first := range begun {
@@ -93,11 +93,11 @@ func TestTrackerIsExact(t *testing.T) {
 // What a tracker remembers is bounded, whoever sends.
 func TestTrackerIsBounded(t *testing.T) {
 	var tracker Tracker
-	tracker.Take("a", []byte("steady"), 1, epoch)
+	tracker.Take(0, "a", []byte("steady"), 1, epoch)
 	for i := range 5 * maxSeries {
-		tracker.Take(fmt.Sprint("c", i%7), fmt.Append(nil, i), 1, epoch)
+		tracker.Take(0, fmt.Sprint("c", i%7), fmt.Append(nil, i), 1, epoch)
 		if i%1000 == 0 {
-			if loss := tracker.Take("a", []byte("steady"), uint64(i/1000)+2, epoch); loss.Lost != 0 {
+			if loss := tracker.Take(0, "a", []byte("steady"), uint64(i/1000)+2, epoch); loss.Lost != 0 {
 				t.Fatalf("at %d: lost %d", i, loss.Lost)
 			}
 		}
@@ -124,10 +124,10 @@ func TestTrackerIsBounded(t *testing.T) {
 func TestTrackerKeep(t *testing.T) {
 	var tracker Tracker
 	for _, channel := range []string{"a", "b"} {
-		tracker.Take(channel, []byte("p"), 1, epoch)
+		tracker.Take(0, channel, []byte("p"), 1, epoch)
 	}
-	tracker.Keep(func(channel string) bool { return channel == "a" })
-	if a, b := tracker.Take("a", []byte("p"), 5, epoch), tracker.Take("b", []byte("p"), 5, epoch); a.Lost != 3 || b.Lost != 0 {
+	tracker.Keep(0, func(channel string) bool { return channel == "a" })
+	if a, b := tracker.Take(0, "a", []byte("p"), 5, epoch), tracker.Take(0, "b", []byte("p"), 5, epoch); a.Lost != 3 || b.Lost != 0 {
 		t.Errorf("lost %d and %d, want 3 and 0", a.Lost, b.Lost)
 	}
 	if tracker.count != 2 {
@@ -138,8 +138,8 @@ func TestTrackerKeep(t *testing.T) {
 func TestTrackerAllocations(t *testing.T) {
 	var tracker Tracker
 	producer, n := []byte("producer"), uint64(0)
-	tracker.Take("c", producer, n, epoch)
-	if got := testing.AllocsPerRun(100, func() { n++; tracker.Take("c", producer, n, epoch) }); got != 0 {
+	tracker.Take(0, "c", producer, n, epoch)
+	if got := testing.AllocsPerRun(100, func() { n++; tracker.Take(0, "c", producer, n, epoch) }); got != 0 {
 		t.Errorf("%v allocations", got)
 	}
 }
@@ -149,7 +149,7 @@ func BenchmarkTake(b *testing.B) {
 	producer, n := []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), uint64(0)
 	for b.Loop() {
 		n++
-		tracker.Take("PRICE_DATA", producer, n, epoch)
+		tracker.Take(0, "PRICE_DATA", producer, n, epoch)
 	}
 }
 
@@ -189,7 +189,7 @@ func FuzzHeartbeat(f *testing.F) {
 		}
 		var tracker Tracker
 		for channel, n := range h.Sequences {
-			tracker.Take(channel, []byte(h.Producer), n, epoch)
+			tracker.Take(0, channel, []byte(h.Producer), n, epoch)
 			if loss := tracker.Reached(channel, h.Producer, n+3, epoch); loss.Lost != 3 {
 				t.Fatalf("lost %d", loss.Lost)
 			}
