@@ -59,6 +59,9 @@ type Contract struct {
 	DeadLetter string
 	// DeadLetterStream says that DeadLetter is a stream.
 	DeadLetterStream bool
+	// DeadLetterMaxLen is about how many entries that stream keeps: when there
+	// are more, the oldest are gone. Default 0: all.
+	DeadLetterMaxLen int64
 	// Stamped says that a Publisher stamps the channel's events, and that who
 	// takes them looks for stamps that are missing: what was lost is counted
 	// exactly. Events without a stamp are as good as others. It needs
@@ -143,6 +146,9 @@ func (c *Contract) complete() error {
 	}
 	if IsGlob(c.DeadLetter) && !c.DeadLetterStream {
 		errs = append(errs, fmt.Errorf("dead letter %q: want a channel, not a pattern", c.DeadLetter))
+	}
+	if n := c.DeadLetterMaxLen; n < 0 || n > 0 && !c.DeadLetterStream {
+		errs = append(errs, fmt.Errorf("dead letter: maxlen %d: want 1 or more, and a stream", n))
 	}
 	return errors.Join(errs...)
 }

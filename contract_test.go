@@ -70,6 +70,8 @@ func TestNewRegistryErrors(t *testing.T) {
 		filterd.Contract{Channel: "e*"},
 		filterd.Contract{Channel: "e*"},
 		filterd.Contract{Channel: "f", Validate: filterd.ValidateSample, SampleRate: 1},
+		filterd.Contract{Channel: "g", DeadLetter: "dead", DeadLetterMaxLen: 7},
+		filterd.Contract{Channel: "h", DeadLetter: "dead", DeadLetterStream: true, DeadLetterMaxLen: -1},
 	)
 	if r != nil {
 		t.Error("a registry despite the faults")
@@ -84,6 +86,8 @@ func TestNewRegistryErrors(t *testing.T) {
 		`contract "c": sample rate 1.5: want more than 0 and at most 1`,
 		`contract "d": sample rate NaN: want more than 0 and at most 1`,
 		`contract "e*": declared twice`,
+		`contract "g": dead letter: maxlen 7: want 1 or more, and a stream`,
+		`contract "h": dead letter: maxlen -1: want 1 or more, and a stream`,
 	}, "\n"))
 }
 

@@ -119,12 +119,12 @@ func (l *loader) contract(key, name string, e entry) filterd.Contract {
 		}
 	}
 	if key, n := s.get("dead_letter"); n != nil {
-		target, stream := l.deadLetter(key, n)
-		if filterd.IsGlob(target) && !stream {
+		to := l.deadLetter(key, n)
+		if filterd.IsGlob(to.Channel) {
 			l.fail(key, n, "", "want a channel, not a pattern")
-		} else {
-			c.DeadLetter, c.DeadLetterStream = target, stream
+			to.Channel = ""
 		}
+		c.DeadLetter, c.DeadLetterStream, c.DeadLetterMaxLen = to.Channel+to.Stream, to.Stream != "", to.MaxLen
 	}
 	return c
 }

@@ -195,6 +195,11 @@ func describe(c *Config) string {
 			c.Channel, c.Envelope, c.Schema, c.Validate, c.SampleRate, c.MaxSize, c.DeadLetter)
 	}
 	for _, c := range c.Registry.Contracts() {
+		if c.DeadLetterStream {
+			fmt.Fprintf(&b, "dead letters of %s go to a stream, maxlen %d\n", c.Channel, c.DeadLetterMaxLen)
+		}
+	}
+	for _, c := range c.Registry.Contracts() {
 		if c.Stamped {
 			fmt.Fprintf(&b, "channel %s is stamped\n", c.Channel)
 		}
@@ -218,7 +223,7 @@ func describe(c *Config) string {
 			fmt.Fprintf(&b, "  stream %+v\n", s)
 		}
 		if r.DeadLetterStream {
-			fmt.Fprintf(&b, "  dead letters go to a stream\n")
+			fmt.Fprintf(&b, "  dead letters go to a stream, maxlen %d\n", r.DeadLetterMaxLen)
 		}
 		for _, m := range r.Set {
 			fmt.Fprintf(&b, "  set %q: %v %s\n", m.Name, m.Value, m.Constant)

@@ -136,7 +136,9 @@ func (l *loader) rule(key string, e entry) {
 		}
 	}
 	if key, n := s.get("dead_letter"); n != nil {
-		if r.DeadLetter, r.DeadLetterStream = l.deadLetter(key, n); r.DeadLetter == "" {
+		to := l.deadLetter(key, n)
+		r.DeadLetter, r.DeadLetterStream, r.DeadLetterMaxLen = to.Channel+to.Stream, to.Stream != "", to.MaxLen
+		if r.DeadLetter == "" {
 			nodes.faulty = append(nodes.faulty, "dead_letter", "on_error")
 		}
 	}
@@ -275,23 +277,36 @@ func (l *loader) streamName(s section) string {
 	return l.optionalText(s, "stream")
 }
 
-// deadLetter reads where dead letters go: a channel, or {stream: name}. The name
-// is empty if it is wrong.
-func (l *loader) deadLetter(key string, n *node) (name string, stream bool) {
+// deadLetter reads where dead letters go: a channel, or {stream: name}. Both names
+// are empty if it is wrong.
+func (l *loader) deadLetter(key string, n *node) (to engine.Target) {
 	if n.kind == mappingNode {
 		if s, ok := l.section(key, n, deadLetterKeys); ok {
-			name = l.streamName(s)
+			if to.MaxLen, to.Stream = l.maxLen(s), l.streamName(s); to.Stream == "" {
+				return engine.Target{}
+			}
 		}
-		return name, true
+		return to
 	}
 	value, ok := l.text(key, n)
 	if ok && value == "" {
 		l.fail(key, n, "give a value or leave the key out", "is empty")
 	}
 	if !ok || strings.HasPrefix(key, "rules.") && l.refuseReference(key, n) {
-		return "", false
+		return to
 	}
-	return value, false
+	to.Channel = value
+	return to
+}
+
+// maxLen reads how many entries a stream keeps; 0 if that is all.
+func (l *loader) maxLen(s section) int64 {
+	key, n := s.get("maxlen")
+	if n == nil {
+		return 0
+	}
+	most, _ := l.integer(key, n, 1, maxMaxLen)
+	return int64(most)
 }
 
 // usesKey reports whether anything about a rule goes by its key.
@@ -516,12 +531,7 @@ func (l *loader) otherTarget(key string, n *node) engine.Target {
 	at, value := s.get(kinds[0])
 	switch kinds[0] {
 	case "stream":
-		to := engine.Target{Stream: l.streamName(s)}
-		if maxlen != nil {
-			most, _ := l.integer(maxKey, maxlen, 1, maxMaxLen)
-			to.MaxLen = int64(most)
-		}
-		if to.Stream != "" {
+		if to := (engine.Target{Stream: l.streamName(s), MaxLen: l.maxLen(s)}); to.Stream != "" {
 			return to
 		}
 	case "sharded":

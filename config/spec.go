@@ -132,7 +132,8 @@ type streamSpec struct {
 }
 
 type deadLetterSpec struct {
-	Stream word `json:"stream" jsonschema_description:"Appends dead letters to this stream."`
+	Stream word    `json:"stream" jsonschema_description:"Appends dead letters to this stream."`
+	MaxLen integer `json:"maxlen,omitempty" jsonschema:"minimum=1" jsonschema_description:"About how many dead letters the stream keeps: the oldest give way, whether or not anybody has seen them. Default: all, so that somebody has to empty it."`
 }
 
 type logSpec struct {

@@ -173,7 +173,7 @@ func (t *Table) checkTarget(channel string, m *filterd.Message) error {
 // that asks for one.
 func (p *Processor) reject(result *Result, m *filterd.Message) {
 	if c := p.table.registry.Lookup(m.Channel); c.DeadLetter != "" {
-		p.deadLetter(result, m, Output{Channel: c.DeadLetter, Stream: c.DeadLetterStream}, result.Invalid)
+		p.deadLetter(result, m, Output{Channel: c.DeadLetter, Stream: c.DeadLetterStream, MaxLen: c.DeadLetterMaxLen}, result.Invalid)
 	}
 }
 
@@ -194,7 +194,7 @@ func (p *Processor) rejectEntry(b *boundProgram, result *Result, m *filterd.Mess
 // deadLetter returns the output that the rule's dead letters are, but for their
 // payload.
 func (r *rule) deadLetter() Output {
-	return Output{Rule: r.Name, Channel: r.DeadLetter, Stream: r.DeadLetterStream, rule: r}
+	return Output{Rule: r.Name, Channel: r.DeadLetter, Stream: r.DeadLetterStream, MaxLen: r.DeadLetterMaxLen, rule: r}
 }
 
 // deadLetter appends the dead letter of a message. One that breaks the contract

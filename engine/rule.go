@@ -60,6 +60,9 @@ type Rule struct {
 	DeadLetter string
 	// DeadLetterStream says that DeadLetter is a stream.
 	DeadLetterStream bool
+	// DeadLetterMaxLen is about how many entries that stream keeps: when there
+	// are more, the oldest are gone. Default 0: all.
+	DeadLetterMaxLen int64
 	// Overflow says what gives way when a queue is full: that of a slow target,
 	// or of Stage. Default OverflowDropOldest, or OverflowBlock where all
 	// messages come from Streams. A stream's message never gives way for good:

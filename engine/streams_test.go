@@ -210,6 +210,31 @@ func TestEntries(t *testing.T) {
 	}
 }
 
+// Dead letters say how many of them their stream keeps: those of contracts, of
+// rules, and of targets.
+func TestDeadLettersAreBounded(t *testing.T) {
+	var sent []string
+	sink := filterd.SinkFunc(func(_ context.Context, batch []filterd.Delivery) {
+		for i := range batch {
+			if d := &batch[i]; d.Channel == "out" {
+				d.Err = errors.New("down")
+			} else {
+				sent = append(sent, fmt.Sprintln(d.Channel, d.Stream, d.MaxLen))
+			}
+		}
+	})
+	contract := filterd.Contract{Channel: "in", Envelope: filterd.EnvelopeRaw, DeadLetter: "bad", DeadLetterStream: true, DeadLetterMaxLen: 5}
+	e := newEngine(t, engine.Config{Sink: sink, Table: compile(t, engine.Definition{Registry: registry(t, contract), Rules: []engine.Rule{
+		{Name: "r", From: []string{"in"}, When: when("data > 1"), To: to("out"), OnError: engine.OnErrorDeadLetter, DeadLetter: "dead", DeadLetterStream: true, DeadLetterMaxLen: 7},
+	}})})
+	for _, payload := range []string{"x", `"1"`, "2"} {
+		_ = e.Process(t.Context(), message("in", payload)) // an invalid message's error
+	}
+	if got := strings.Join(sent, ""); got != "bad true 5\ndead true 7\ndead true 7\n" {
+		t.Errorf("sent %s", got)
+	}
+}
+
 // A full queue makes a stream wait, and nothing of it gives way; what gives way
 // to a channel's messages is delivered again.
 func TestEntriesWaitForRoom(t *testing.T) {

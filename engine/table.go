@@ -389,6 +389,8 @@ func (r *rule) check(d Definition) []*RuleError {
 		fail("dead_letter", 0, "nothing goes there: on_error is %s", r.OnError)
 	case filterd.IsGlob(r.DeadLetter) && !r.DeadLetterStream:
 		fail("dead_letter", 0, "%s is a pattern: a dead letter channel is one channel", r.DeadLetter)
+	case r.DeadLetterMaxLen < 0 || r.DeadLetterMaxLen > 0 && !r.DeadLetterStream:
+		fail("dead_letter", 0, "maxlen %d: want 1 or more, and a stream", r.DeadLetterMaxLen)
 	case r.DeadLetter != "" && undeclared(r.DeadLetter):
 		fail("dead_letter", 0, "channel %s is not declared%s", r.DeadLetter, suggest(r.DeadLetter, d.Registry))
 	}

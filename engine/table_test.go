@@ -42,6 +42,8 @@ rule "a": to: callback nobody is not registered by the program`},
 		{"on_error", []engine.Rule{{Name: "a", From: []string{"x"}, To: to("y"), OnError: "explode", Overflow: "spill"}}, false, `rule "a": on_error: unknown reaction "explode": want drop, pass, dead_letter or halt
 rule "a": overflow: unknown policy "spill": want drop_oldest, drop_newest, conflate or block`},
 		{"no dead letter", []engine.Rule{{Name: "a", From: []string{"x"}, To: to("y"), OnError: engine.OnErrorDeadLetter}}, false, `rule "a": on_error: dead_letter needs the channel: add dead_letter to the rule`},
+		{"bounded dead letter channel", []engine.Rule{{Name: "a", From: []string{"x"}, To: to("y"), OnError: engine.OnErrorDeadLetter, DeadLetter: "z", DeadLetterMaxLen: 3}}, false, `rule "a": dead_letter: maxlen 3: want 1 or more, and a stream`},
+		{"negative maxlen", []engine.Rule{{Name: "a", From: []string{"x"}, To: to("y"), OnError: engine.OnErrorDeadLetter, DeadLetter: "z", DeadLetterStream: true, DeadLetterMaxLen: -3}}, false, `rule "a": dead_letter: maxlen -3: want 1 or more, and a stream`},
 		{"idle dead letter", []engine.Rule{{Name: "a", From: []string{"x"}, To: to("y"), DeadLetter: "z"}}, false, `rule "a": dead_letter: nothing goes there: on_error is drop`},
 		{"set", []engine.Rule{{Name: "a", From: []string{"x"}, To: to("y"), Set: []engine.Member{{Name: "m", Constant: []byte("1")}, {Name: "m", Constant: []byte("1")}}}}, false, `rule "a": set: member m is set twice`},
 		{"set on bytes", []engine.Rule{{Name: "a", From: []string{"raw.x", "r*"}, To: to("y"), Set: []engine.Member{{Name: "m", Constant: []byte("1")}}}}, false, `rule "a": set: channel raw.x has envelope bytes: its data has no members
