@@ -48,6 +48,8 @@ func (v *view) readStamp(others *projection.Others) {
 			text := o.Value.Of(v.document)
 			if o.Value.Kind == projection.String {
 				text = o.Value.Inside(v.document)
+			} else if string(text) == "-0" { // 0, as a decoded event has it
+				text = text[1:]
 			}
 			s.sequence, counted = parseSequence(text)
 		}

@@ -1,7 +1,10 @@
 package filterd
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"math/big"
 	"strings"
 	"testing"
 )
@@ -73,6 +76,58 @@ func TestStamp(t *testing.T) {
 			}
 		}
 	}
+}
+
+// FuzzStamp compares the stamp that is found on the way of the check with that of
+// the decoded event, and that with what encoding/json says.
+func FuzzStamp(f *testing.F) {
+	for _, extensions := range []string{
+		`"producer":"p","sequence":"00000000000000000042"`, `"producer":"p","sequence":7`, `"producer":"q","producer":"p","sequence":1`,
+		`"producer":"p","sequence":"4611686018427387905"`, `"sequence":"1"`, `"producer":"p\u00e9","sequence":"\u0031"`, `"producer":"é","sequence":-0`,
+		`"producer":"p","sequence":null,"sequence":"3"`, `"producer":"p","sequence":"3","sequence":null`, `"produce\u0072":"p","sequence":"3"`,
+	} {
+		f.Add([]byte(`{` + extensions + `,"specversion":"1.0","id":"1","source":"s","type":"t","data":1}`))
+		f.Add([]byte(`{"specversion":"1.0","id":"1","source":"s","a":1,"b":2,"c":3,"d":4,"e":5,"f":6,"g":7,"h":8,"i":9,"j":1,"k":2,"l":3,"m":4,"n":5,"o":6,"p":7,"q":8,"type":"t",` + extensions + `}`))
+	}
+	registry, err := NewRegistry(Contract{Channel: "c", Stamped: true})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		m := &Message{Channel: "c", Payload: payload}
+		_ = registry.Check(m) // what is invalid may have a stamp
+		producer, sequence, ok := m.Stamp()
+		got := stamp{bytes.Clone(producer), sequence, ok}
+		e, err := DecodeEvent(payload)
+		if err != nil {
+			return
+		}
+		decoded, want := stampOf(e), plainStamp(t, payload)
+		for name, s := range map[string]stamp{"found": got, "decoded": decoded} {
+			if s.found != want.found || want.found && (string(s.producer) != string(want.producer) || s.sequence != want.sequence) {
+				t.Fatalf("%s: %+v, want %+v", name, s, want)
+			}
+		}
+	})
+}
+
+// plainStamp finds a stamp in a valid event the plain way.
+func plainStamp(t *testing.T, payload []byte) (s stamp) {
+	var members map[string]any
+	d := json.NewDecoder(bytes.NewReader(payload))
+	d.UseNumber()
+	if err := d.Decode(&members); err != nil {
+		t.Fatal(err)
+	}
+	producer, _ := members["producer"].(string)
+	n, ok := new(big.Int).SetString(fmt.Sprint(members["sequence"]), 10)
+	if text, isText := members["sequence"].(string); isText {
+		ok = ok && len(text) <= 20 && strings.Trim(text, "0123456789") == ""
+	}
+	if !ok || producer == "" || len(producer) > 64 || n.Sign() < 0 || n.Cmp(big.NewInt(1<<62)) > 0 {
+		return stamp{}
+	}
+	return stamp{[]byte(producer), n.Uint64(), true}
 }
 
 func mustSchema(t testing.TB, text string) *Schema {
