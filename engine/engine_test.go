@@ -318,7 +318,7 @@ func TestHalt(t *testing.T) {
 	source.publish("in", `{}`)
 	err := stop()
 	var halted *engine.HaltError
-	if !errors.As(err, &halted) || err.Error() != `halted by rule "r": when: 1:8: invalid operation: <nil> > int` {
+	if !errors.As(err, &halted) || err.Error() != `halted by rule "r": when: 1:8: data.a is missing or null: > needs a value (write (data.a ?? 0), or ask data.a != nil first)` {
 		t.Errorf("Run: %v", err)
 	}
 	if err := e.Process(t.Context(), message("in", `{"a":2}`)); !errors.As(err, &halted) {

@@ -147,7 +147,7 @@ func ExampleTable_NewProcessor() {
 	//   large to archive
 	//   all to archive
 	// {"price":60000}
-	//   large: matched false, error when: 1:12: invalid operation: float64 * <nil>
+	//   large: matched false, error when: 1:12: data.qty is missing or null: * needs a value (write (data.qty ?? 0), or ask data.qty != nil first)
 	//   all: matched true, error <nil>
 	//   all to archive
 	// {"price":

@@ -65,7 +65,7 @@ func TestRulesFailTogether(t *testing.T) {
 	if dead != 15 || len(sent) != 3*(5+5+1) {
 		t.Errorf("%d sent, of which %d dead letters; want 33, 15", len(sent), dead)
 	}
-	if lines := log.String(); strings.Count(lines, "other_rules=39") != 1 || !strings.Contains(lines, "rule=r0 ") || !strings.Contains(lines, "when: 1:12: invalid operation") {
+	if lines := log.String(); strings.Count(lines, "other_rules=39") != 1 || !strings.Contains(lines, "rule=r0 ") || !strings.Contains(lines, "when: 1:12: data.price is missing or null") {
 		t.Errorf("the log tells\n%s", lines)
 	}
 

@@ -60,27 +60,27 @@ func TestProcessor(t *testing.T) {
 		{
 			name:    "an error is neither kept nor not",
 			rules:   []engine.Rule{{Name: "r", From: []string{"in"}, When: when(`data.a.b > 1`), To: to("out")}},
-			payload: `{}`, want: `r failed: when: 1:8: cannot fetch b from <nil>`,
+			payload: `{}`, want: `r failed: when: 1:8: data.a is missing or null: it has no member b (write data.a?.b)`,
 		},
 		{
 			name:    "not negates no error",
 			rules:   []engine.Rule{{Name: "r", From: []string{"in"}, When: when(`not (data.a > 1)`), To: to("out")}},
-			payload: `{}`, want: `r failed: when: 1:13: invalid operation: <nil> > int`,
+			payload: `{}`, want: `r failed: when: 1:13: data.a is missing or null: > needs a value (write (data.a ?? 0), or ask data.a != nil first)`,
 		},
 		{
 			name:    "on_error pass",
 			rules:   []engine.Rule{{Name: "r", From: []string{"in"}, When: when(`data.a > 1`), Set: []engine.Member{constant("x", "1")}, To: to("out"), OnError: engine.OnErrorPass}},
-			payload: `{}`, want: "r → out {}\nr failed: when: 1:8: invalid operation: <nil> > int",
+			payload: `{}`, want: "r → out {}\nr failed: when: 1:8: data.a is missing or null: > needs a value (write (data.a ?? 0), or ask data.a != nil first)",
 		},
 		{
 			name:    "on_error pass that fails again",
 			rules:   []engine.Rule{{Name: "r", From: []string{"in"}, When: when(`data.a > 1`), To: []engine.Target{{Channel: "out"}, computed(`data.c`)}, Allow: []string{"o*"}, OnError: engine.OnErrorPass}},
-			payload: `{}`, want: "r failed: when: 1:8: invalid operation: <nil> > int; passing it on: to: the target is <nil>, not the name of a channel",
+			payload: `{}`, want: "r failed: when: 1:8: data.a is missing or null: > needs a value (write (data.a ?? 0), or ask data.a != nil first); passing it on: to: the target is <nil>, not the name of a channel",
 		},
 		{
 			name:    "on_error dead_letter",
 			rules:   []engine.Rule{{Name: "r", From: []string{"in"}, When: when(`data.a > 1`), To: to("out"), OnError: engine.OnErrorDeadLetter, DeadLetter: "dead"}},
-			payload: `{}`, want: "r → dead dead letter\nr failed: when: 1:8: invalid operation: <nil> > int",
+			payload: `{}`, want: "r → dead dead letter\nr failed: when: 1:8: data.a is missing or null: > needs a value (write (data.a ?? 0), or ask data.a != nil first)",
 		},
 		{
 			name:    "set adds and replaces, and leaves the rest",
@@ -256,7 +256,7 @@ func TestDeadLetter(t *testing.T) {
 		payload  string
 		want     engine.DeadLetter
 	}{
-		{"of a rule", filterd.Contract{}, `{"a":null}`, engine.DeadLetter{Rule: "r", Reason: "when: 1:8: invalid operation: <nil> > int", Payload: text(`{"a":null}`)}},
+		{"of a rule", filterd.Contract{}, `{"a":null}`, engine.DeadLetter{Rule: "r", Reason: "when: 1:8: data.a is missing or null: > needs a value (write (data.a ?? 0), or ask data.a != nil first)", Payload: text(`{"a":null}`)}},
 		{"of a contract", filterd.Contract{Schema: number}, `{"a":"<"}`, engine.DeadLetter{Reason: "in: schema: /a: got string, want number", Pointer: "/a", Payload: text(`{"a":"<"}`)}},
 		{"of bytes that are no text", filterd.Contract{}, "\xff", engine.DeadLetter{Reason: "in: malformed: not JSON: invalid character 'ÿ' looking for beginning of value at byte 1", PayloadBase64: []byte("\xff")}},
 		{"of an oversized message", filterd.Contract{MaxSize: 1025}, "x" + umlauts, engine.DeadLetter{Reason: "in: size: 4001 bytes are over the limit of 1025", Payload: text(("x" + umlauts)[:1023]), Truncated: true}},

@@ -68,12 +68,12 @@ func TestTap(t *testing.T) {
 		{"plain", []engine.Rule{other, tapped}, map[string]string{
 			`{"do":"keep","n":2}`: `kept in {"do":"keep","n":2} → out {"do":"keep","n":2,"x":1} → out2 {"do":"keep","n":2,"x":1}`,
 			`{"do":"keep","n":1}`: `not_kept in {"do":"keep","n":1}`,
-			`{"do":"keep"}`:       `failed in {"do":"keep"} (when: 1:8: invalid operation: <nil> > int) → dead letter to dead`,
+			`{"do":"keep"}`:       `failed in {"do":"keep"} (when: 1:8: data.n is missing or null: > needs a value (write (data.n ?? 0), or ask data.n != nil first)) → dead letter to dead`,
 			`{"n":2}`:             `invalid in {"n":2} (in: schema: missing property 'do')`,
 		}},
 		{"group", append(manyFailing(40)[:40], grouped, other), map[string]string{
 			`{"do":"keep","n":1}`:  `not_kept in {"do":"keep","n":1}`,
-			`{"do":"","n":"text"}`: `failed in {"do":"","n":"text"} (when: 1:8: invalid operation: string > int)`,
+			`{"do":"","n":"text"}`: `failed in {"do":"","n":"text"} (when: 1:8: data.n is a string and 1 a number: > takes two numbers or two strings (float(data.n) makes a number of it))`,
 		}},
 		{"stage", []engine.Rule{other, staged}, map[string]string{
 			`{"do":"keep","n":2}`:  `kept in {"do":"keep","n":2} → out {"do":"keep","n":2} → out2 {"do":"keep","n":2}`,
@@ -82,7 +82,7 @@ func TestTap(t *testing.T) {
 			`{"do":"emit","n":2}`:  `filtered in {"do":"emit","n":2} → side 1 → side 2`,
 			`{"do":"fail","n":2}`:  `failed in {"do":"fail","n":2} (module m: out of fuel) → dead letter to dead`,
 			`{"do":"keep","n":0}`:  `not_kept in {"do":"keep","n":0}`,
-			`{"do":"keep","n":""}`: `failed in {"do":"keep","n":""} (when: 1:8: invalid operation: string > int) → dead letter to dead`,
+			`{"do":"keep","n":""}`: `failed in {"do":"keep","n":""} (when: 1:8: data.n is a string and 1 a number: > takes two numbers or two strings (float(data.n) makes a number of it)) → dead letter to dead`,
 			`{`:                    `invalid in { (in: malformed: not JSON: unexpected end of JSON input at byte 1)`,
 		}},
 	} {

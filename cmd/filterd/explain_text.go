@@ -116,13 +116,12 @@ func (e *explainedCondition) report(r *report) {
 	}
 }
 
-// outcome returns what became of a step, and of the step that the whole failed
-// on why.
+// outcome returns what became of a step. Why the whole failed was said before.
 func (s explainedStep) outcome(whole string) string {
 	switch {
 	case !s.Evaluated:
 		return "not evaluated"
-	case s.Error != "" && s.Error == whole && !s.Decided:
+	case s.Error != "" && s.Error == whole:
 		return "fails"
 	case s.Error != "":
 		return "fails: " + s.Error

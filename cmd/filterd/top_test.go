@@ -215,7 +215,7 @@ func TestTopOnATerminal(t *testing.T) {
 		return getJSON[adminStatus](t, request{url: url + "/api/v1/status"}).Taps == 2
 	})
 	d.must(d.rdb.Publish(t.Context(), "in", `"no number"`).Err())
-	waitUntil(t, "its message is shown", func() bool { return screen.has("invalid operation") })
+	waitUntil(t, "its message is shown", func() bool { return screen.has("is a string") })
 	press("\x03")
 	if err := <-ended; err != nil {
 		t.Error(err)

@@ -122,6 +122,8 @@ type program struct {
 	clock  bool // it asks for the time
 	once   sync.Once
 	single *set // of this program alone, once it was asked for
+	parse  sync.Once
+	faults *faults // once it failed
 }
 
 func compile(source string, opts []Option, extra ...expr.Option) (*program, error) {

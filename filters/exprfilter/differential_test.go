@@ -199,7 +199,7 @@ func plain(p *program, m *filterd.Message) string {
 	}
 	result, err := vm.Run(p.vm, env)
 	if err != nil {
-		return sourceError(p.source, err).Error()
+		return p.failed(err).Error()
 	}
 	return fmt.Sprint(result == true)
 }

@@ -33,7 +33,7 @@ func ExampleCompile() {
 	// Output:
 	// true <nil>
 	// false <nil>
-	// false 1:45: invalid operation: string * float64
+	// false 1:45: data.price is a string and data.qty a number: * takes two numbers (float(data.price) makes a number of it)
 }
 
 // What is wrong with an expression has a line and a column.
@@ -85,7 +85,7 @@ func ExampleKind_Compile() {
 	// message 0 rule 0 error: <nil>
 	// message 1 rule 1 error: <nil>
 	// message 2 rule 0 error: <nil>
-	// message 2 rule 1 error: 1:12: invalid operation: string * float64
+	// message 2 rule 1 error: 1:12: data.price is a string and data.qty a number: * takes two numbers (float(data.price) makes a number of it)
 }
 
 // A value yields any JSON value.
@@ -104,7 +104,7 @@ func ExampleCompileValue() {
 	// Output:
 	// 120000 <nil>
 	// 30000 <nil>
-	// <nil> 1:12: invalid operation: string * float64
+	// <nil> 1:12: data.price is a string and data.qty a number: * takes two numbers (float(data.price) makes a number of it)
 }
 
 // Full is for expressions of people who are trusted.

@@ -61,11 +61,11 @@ func (f *Filter) Explain(m *filterd.Message) (*Explanation, error) {
 	env = f.program.withClock(env, m) // which its parts see as well
 	switch kept, err := vm.Run(f.program.vm, env); {
 	case err != nil:
-		e.Err = sourceError(f.program.source, err)
+		e.Err = f.program.failed(err)
 	default:
 		e.Kept = kept == true
 	}
-	x := &explainer{outline: o, env: env}
+	x := &explainer{outline: o, env: env, program: f.program}
 	x.evaluate(root, e.Err)
 	root.decide()
 	e.list(root, 0)
@@ -110,6 +110,7 @@ func valueText(value any) string {
 type explainer struct {
 	outline *outline
 	env     map[string]any
+	program *program // the whole
 }
 
 // run evaluates a part by itself. The whole is what it is a part of failed on:
@@ -122,7 +123,7 @@ func (x *explainer) run(p *part, whole error) {
 		p.value, err = vm.Run(program, x.env)
 	}
 	if err != nil {
-		fault := sourceError(x.outline.source, err)
+		fault := x.program.failed(err)
 		p.err = fault
 		var same *filterd.SourceError
 		if errors.As(whole, &same) && same.Message == fault.Message {

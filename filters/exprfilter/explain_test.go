@@ -77,11 +77,11 @@ func TestExplain(t *testing.T) {
 `},
 		// The second operand fails; what comes before and after did not decide.
 		{`data.n > 1 and (data.x > 1 or data.b?.c.d == 5) and data.s == "x"`, `
- data.n > 1 and (data.x > 1 or data.b?.c.d == 5) and data.s == "x": ! 1:24: invalid operation: <nil> > int
+ data.n > 1 and (data.x > 1 or data.b?.c.d == 5) and data.s == "x": ! 1:24: data.x is missing or null: > needs a value (write (data.x ?? 0), or ask data.x != nil first)
    data.n > 1: true
      data.n: 3
-   data.x > 1 or data.b?.c.d == 5: ! 1:24: invalid operation: <nil> > int
-*    data.x > 1: ! 1:24: invalid operation: <nil> > int
+   data.x > 1 or data.b?.c.d == 5: ! 1:24: data.x is missing or null: > needs a value (write (data.x ?? 0), or ask data.x != nil first)
+*    data.x > 1: ! 1:24: data.x is missing or null: > needs a value (write (data.x ?? 0), or ask data.x != nil first)
        data.x: null
      data.b?.c.d == 5: -
        data.b?.c.d: -
@@ -91,7 +91,7 @@ func TestExplain(t *testing.T) {
      data.s: -
 `},
 		{`data.n and data.s != ""`, `
- data.n and data.s != "": ! 1:8: interface conversion: interface {} is float64, not bool
+ data.n and data.s != "": ! 1:8: data.n is a number: and takes a boolean
 *  data.n: 3
    data.s != "": -
      data.s: -
@@ -122,7 +122,7 @@ func TestExplain(t *testing.T) {
      data.items: -
 `},
 		{`let v = data.x + 1; v > 2`, `
-*let v = data.x + 1: ! 1:16: invalid operation: <nil> + int
+*let v = data.x + 1: ! 1:16: data.x is missing or null: + needs a value (write (data.x ?? 0), or ask data.x != nil first)
    data.x: null
  v > 2: -
    v: -
@@ -145,13 +145,13 @@ func TestExplain(t *testing.T) {
 		// expr's optimizer removes what makes no difference.
 		{`data.x > 5 && false`, `
  data.x > 5 && false: false
-   data.x > 5: ! 1:8: invalid operation: <nil> > int
+   data.x > 5: ! 1:8: data.x is missing or null: > needs a value (write (data.x ?? 0), or ask data.x != nil first)
      data.x: null
 *  false: false
 `},
 		{`data?.o?.x.y[data.n] == 1`, `
- data?.o?.x.y[data.n] == 1: ! 1:13: cannot fetch 3 from <nil>
-*  data?.o?.x.y[data.n]: ! 1:13: cannot fetch 3 from <nil>
+ data?.o?.x.y[data.n] == 1: ! 1:13: data?.o?.x.y is missing or null: it has no element data.n (write data?.o?.x.y?.[data.n])
+*  data?.o?.x.y[data.n]: ! 1:13: data?.o?.x.y is missing or null: it has no element data.n (write data?.o?.x.y?.[data.n])
      data?.o?.x.y: null
        data?.o?.x: -
          data?.o: null
@@ -268,7 +268,7 @@ func TestExplainAgrees(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			(&explainer{outline: o, env: env}).evaluate(root, nil)
+			(&explainer{outline: o, env: env, program: f.program}).evaluate(root, nil)
 			_, isBool := root.value.(bool)
 			switch {
 			case root.err != nil: // perhaps at another place: see run

@@ -126,7 +126,7 @@ func (m *machine) ask(p *program) (any, error) {
 	result, err := m.vm.Run(p.vm, p.withClock(m.oracle.env, m.message))
 	if err != nil {
 		m.vm = vm.VM{}
-		return nil, sourceError(p.source, err)
+		return nil, p.failed(err)
 	}
 	return result, nil
 }

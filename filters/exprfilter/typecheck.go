@@ -193,12 +193,18 @@ func (r roots) Visit(node *ast.Node) {
 
 // text is how a node is named in messages.
 func text(n ast.Node) string {
-	const most = 60
-	switch n := n.(type) {
+	switch n.(type) {
 	case *ast.BinaryNode, *ast.ConditionalNode:
 		return "this"
-	case *ast.PointerNode:
-		return "#" + n.Name
+	}
+	return show(n)
+}
+
+// show writes a node as an expression has it, in short.
+func show(n ast.Node) string {
+	const most = 60
+	if p, ok := n.(*ast.PointerNode); ok {
+		return "#" + p.Name
 	}
 	s := n.String()
 	if utf8.RuneCountInString(s) > most {
