@@ -117,7 +117,7 @@ func (r *Reader) entry(to *Entries, c *cursor) (entry Entry, deleted bool) {
 	}
 	for left := count; left > 0; left-- {
 		size := c.number('$', "a field")
-		if !c.stopped() && size > int64(r.limit-(c.pos-begin)-2) {
+		if !c.stopped() && size >= 0 && size > int64(r.limit-(c.pos-begin)-2) { // text refuses the others
 			entry.Skipped, entry.Size, entry.count = true, size, 0
 			r.skip, r.elements = size+2, int(left-1)
 			return entry, false

@@ -249,7 +249,7 @@ func (d *decoder) entry(all *[]string, pair func()) {
 	var fields []string
 	for ; count > 0; count-- {
 		size := d.number(`\$`, "a field")
-		if d.whole-len(d.rest)+size+2 > d.limit {
+		if size >= 0 && d.whole-len(d.rest)+size+2 > d.limit {
 			*all = append(*all, fmt.Sprintf("%s skipped %d", id, size))
 			d.drop(size + 2)
 			skip(count - 1)
