@@ -287,10 +287,10 @@ type Sink interface {
 // last one are known.
 type Starter interface {
 	Sink
-	// Start is Deliver, but returns when the deliveries are on their way, in
-	// order with those of others. The payloads are borrowed until then. The
-	// outcomes are in the batch after Finish, which must be called once; nil
-	// says that they are there.
+	// Start is Deliver, but returns when the deliveries are on their way, those
+	// for channels in order with those of others. The payloads are borrowed until
+	// then. The outcomes are in the batch after Finish, which must be called once;
+	// nil says that they are there.
 	Start(ctx context.Context, batch []Delivery) Started
 }
 

@@ -3,7 +3,9 @@ package engine_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -119,4 +121,64 @@ func TestFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("the end", 7, 7, 1, engine.RuleStats{Matched: 7, Delivered: 6, Undelivered: 1, Errors: 1})
+}
+
+// Entries are held until their outcomes are known. What is sent of them waits
+// for those of earlier ones, and is held back if these were postponed.
+func TestFlightOfEntries(t *testing.T) {
+	sink := &starter{}
+	e := newEngine(t, engine.Config{Sink: sink, Table: table(t,
+		engine.Rule{Name: "r", Streams: []filterd.Stream{{Name: "in"}}, When: when(`data > 0`), To: []engine.Target{{Stream: "out"}}})})
+	next := table(t, engine.Rule{Name: "r", Streams: []filterd.Stream{{Name: "in"}}, To: to("out")})
+	var settled []string
+	begin := func(h filterd.Handler, id, payload string) {
+		m := entry("in", filterd.DefaultGroup, id, payload, func(e *filterd.Entry) { settled = append(settled, fmt.Sprint(e.ID, "=", e.Outcome())) })
+		h.(filterd.Beginner).Begin(t.Context(), []*filterd.Message{m})
+		m.Reset(nil)
+		m.Entry.Release()
+		m.Entry = nil
+	}
+	want := func(what string, started int, want ...string) {
+		t.Helper()
+		if !slices.Equal(settled, want) || sink.started != started {
+			t.Errorf("%s: settled %q, want %q; started %d, want %d", what, settled, want, sink.started, started)
+		}
+		settled = nil
+	}
+	err := e.Run(t.Context(), sourceFunc(func(ctx context.Context, h filterd.Handler) error {
+		begin(h, "1", "1")
+		want("the first", 1)
+		begin(h, "2", "2")
+		want("the second", 2, "1=0")
+		begin(h, "3", "0")
+		want("one that is not kept", 2, "2=0", "3=0")
+		begin(h, "4", "4")
+		sink.err = errors.New("no connection")
+		begin(h, "5", "5")
+		want("behind one that failed", 3, "4=1", "5=1")
+		sink.err = nil
+		begin(h, "4", "4")
+		sink.err = errors.New("no connection")
+		// They keep their order over a reload, too.
+		reloaded := make(chan error, 1)
+		go func() { reloaded <- e.Reload(ctx, next) }()
+		for e.Stats().Generation == 1 {
+		}
+		begin(h, "5", "5")
+		want("behind one that failed under the old table", 4, "4=1", "5=1")
+		if err := <-reloaded; err != nil {
+			t.Error(err)
+		}
+		sink.err = nil
+		begin(h, "4", "4")
+		h.(filterd.Beginner).End()
+		want("under the new table", 5, "4=0")
+		return nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := e.Stats().Rules["r"]; got.Delivered != 3 || got.Undelivered != 2 {
+		t.Errorf("%+v", got)
+	}
 }

@@ -37,10 +37,10 @@ func (h *handler) Begin(ctx context.Context, batch []*filterd.Message) {
 		h.engine.refuse(batch)
 		return
 	}
-	w := h.workerOf(g)
+	w, behind := h.workerOf(g)
 	w.ctx = ctx
 	_ = w.run(batch, false) // counted and logged there
-	begun := w.start(ctx)
+	begun := w.start(ctx, behind)
 	if h.held != nil {
 		h.held.release()
 		h.held = nil
@@ -59,13 +59,15 @@ func (h *handler) End() {
 	h.finish()
 }
 
-// finish counts the outcomes of what was begun.
-func (h *handler) finish() {
+// finish counts the outcomes of what was begun, and reports whether entries of it
+// were postponed.
+func (h *handler) finish() (postponed bool) {
 	if h.held != nil {
-		h.worker.settleFlight()
+		postponed = h.worker.settleFlight()
 		h.held.release()
 		h.held = nil
 	}
+	return postponed
 }
 
 // Gap implements [filterd.Handler].
@@ -81,7 +83,7 @@ func (h *handler) Gap(gap filterd.Gap) {
 	defer g.release()
 	ctx, cancel := context.WithTimeout(h.engine.lifetime, h.engine.config.DrainTimeout)
 	defer cancel()
-	w := h.workerOf(g)
+	w, _ := h.workerOf(g)
 	w.ctx = ctx
 	if len(w.table.onGap) > 0 {
 		w.tellOfGap(&gap, silence(&gap))
@@ -89,14 +91,15 @@ func (h *handler) Gap(gap filterd.Gap) {
 	}
 }
 
-// workerOf returns the handler's worker under a generation.
-func (h *handler) workerOf(g *generation) *worker {
+// workerOf returns the handler's worker under a generation, and whether what
+// another one had begun was postponed.
+func (h *handler) workerOf(g *generation) (w *worker, behind bool) {
 	if h.worker == nil || h.worker.generation != g {
-		h.finish()
+		behind = h.finish()
 		h.worker = g.newWorker()
 		h.worker.handler = h
 	}
-	return h.worker
+	return h.worker, behind
 }
 
 // work notes that the handler begins to work, if somebody wants to know.

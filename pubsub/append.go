@@ -3,6 +3,7 @@ package pubsub
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"github.com/filterd/filterd"
 	"github.com/redis/go-redis/v9"
@@ -27,6 +28,49 @@ func (a appender) deliver(ctx context.Context, batch []filterd.Delivery) {
 		}
 		batch = batch[n:]
 	}
+}
+
+// appending is a batch that is being appended.
+type appending struct {
+	batch []filterd.Delivery // the caller's
+	own   []filterd.Delivery
+	bytes []byte        // the payloads of own
+	done  chan struct{} // capacity 1
+}
+
+// appendings are not in use.
+var appendings = sync.Pool{New: func() any { return &appending{done: make(chan struct{}, 1)} }}
+
+// Finish implements [filterd.Started].
+func (a *appending) Finish() {
+	<-a.done
+	for i, d := range a.own {
+		a.batch[i].Receivers, a.batch[i].Err = d.Receivers, d.Err
+	}
+	clear(a.own)
+	if a.batch = nil; cap(a.bytes) <= keepOut {
+		appendings.Put(a)
+	}
+}
+
+// start is deliver on another goroutine, with copies of the payloads. A client
+// waits for replies; meanwhile the caller treats the next batch.
+func (a appender) start(ctx context.Context, batch []filterd.Delivery) filterd.Started {
+	started := appendings.Get().(*appending)
+	started.batch, started.own, started.bytes = batch, append(started.own[:0], batch...), started.bytes[:0]
+	for i := range batch {
+		started.bytes = append(started.bytes, batch[i].Payload...)
+	}
+	rest := started.bytes
+	for i := range started.own {
+		n := len(batch[i].Payload)
+		started.own[i].Payload, rest = rest[:n:n], rest[n:]
+	}
+	go func() { // ends with the replies, or the client's timeouts
+		a.deliver(ctx, started.own)
+		started.done <- struct{}{}
+	}()
+	return started
 }
 
 // append appends in one pipeline.

@@ -27,34 +27,36 @@ import (
 // here: it may become a dead letter first. So that is written without a script,
 // as what goes to channels, and may be written twice.
 //
-// KEYS are the entry's stream and those written to; ARGV the group, then for
-// each entry its ID and the number of writes, then for each of these the number
-// of its key, the length that its stream is trimmed to, or 0, and the payload.
-// The reply is how many entries were treated if all were written; else for each
-// of them 1, 0 if it was not pending, the text of why something could not be
-// written, or a list with the text of why it could not be acknowledged.
+// KEYS are the entry's stream and the targets; ARGV the group, then for each
+// target the length that its stream is trimmed to, or 0, then for each entry its
+// ID and the number of writes, and for each of these the number of its target and
+// the payload. The reply is how many entries were treated if all were written;
+// else for each of them 1, 0 if it was not pending, the text of why something
+// could not be written, or a list with the text of why it could not be
+// acknowledged.
 const guardScript = `
-local source, group, at, count, fine, results = KEYS[1], ARGV[1], 2, 0, true, {}
-local call, argv, keys = redis.pcall, ARGV, KEYS
-while at < #argv do
-	local id, writes, written, failure = argv[at], tonumber(argv[at+1]), {}, nil
+local call, argv, keys, last = redis.pcall, ARGV, KEYS, #ARGV
+local source, group, at, count, fine, results = keys[1], argv[1], 1 + #keys, 0, true, {}
+local streams, ids = {}, {}
+while at < last do
+	local id, writes, written, failure = argv[at], tonumber(argv[at+1]), 0, nil
 	at = at + 2
 	for i = 1, writes do
 		if not failure then
-			local key, reply = keys[tonumber(argv[at])], nil
-			if argv[at+1] == '0' then
-				reply = call('XADD', key, '*', 'event', argv[at+2])
+			local target, reply = 1 + argv[at], nil
+			if argv[target] == '0' then
+				reply = call('XADD', keys[target], '*', 'event', argv[at+1])
 			else
-				reply = call('XADD', key, 'MAXLEN', '~', argv[at+1], '*', 'event', argv[at+2])
+				reply = call('XADD', keys[target], 'MAXLEN', '~', argv[target], '*', 'event', argv[at+1])
 			end
 			if type(reply) == 'table' then
 				failure = reply.err
 			else
-				written[i] = key
-				written[-i] = reply
+				written = written + 1
+				streams[written], ids[written] = keys[target], reply
 			end
 		end
-		at = at + 3
+		at = at + 2
 	end
 	local pending = 0
 	if not failure then
@@ -67,8 +69,8 @@ while at < #argv do
 		end
 	end
 	if failure or pending == 0 then
-		for i = 1, #written do
-			call('XDEL', written[i], written[-i])
+		for i = 1, written do
+			call('XDEL', streams[i], ids[i])
 		end
 		fine = false
 	end
@@ -116,7 +118,7 @@ func (a appender) guards(batch []filterd.Delivery) (n int) {
 			if cluster && hashTag(batch[end].Channel) != hashTag(e.Stream) {
 				return n
 			}
-			args, bytes = args+3, bytes+len(batch[end].Payload)
+			args, bytes = args+2, bytes+len(batch[end].Payload)
 			end++
 		}
 		if args += 2; n > 0 && (args > maxGuardArgs || bytes > maxGuardBytes) {
@@ -207,22 +209,34 @@ func (a appender) apart(ctx context.Context, entries [][]filterd.Delivery) {
 // run runs the script for entries of one stream and group, one of which is
 // given. It returns a result for each of them.
 func (a appender) run(ctx context.Context, one *filterd.Entry, entries [][]filterd.Delivery) ([]any, error) {
-	keys := []any{one.Stream}
-	argv := make([]any, 0, 1+5*len(entries))
-	argv = append(argv, one.Group)
+	type target struct {
+		stream string
+		maxLen int64
+	}
+	var targets []target
+	args := make([]any, 0, 16+4*len(entries))
 	for _, of := range entries {
-		argv = append(argv, of[0].Entry.ID, len(of))
+		args = append(args, &of[0].Entry.ID, len(of))
 		for i := range of {
 			d := &of[i]
-			key := 1 + slices.Index(keys, any(d.Channel))
-			if key == 0 {
-				keys = append(keys, d.Channel)
-				key = len(keys)
+			to := target{d.Channel, d.MaxLen}
+			n := slices.Index(targets, to)
+			if n < 0 {
+				n = len(targets)
+				targets = append(targets, to)
 			}
-			argv = append(argv, key, d.MaxLen, d.Payload)
+			args = append(args, n+1, (*written)(d))
 		}
 	}
-	reply, err := a.eval(ctx, keys, argv)
+	head := []any{1 + len(targets), one.Stream}
+	for _, to := range targets {
+		head = append(head, to.stream)
+	}
+	head = append(head, one.Group)
+	for _, to := range targets {
+		head = append(head, to.maxLen)
+	}
+	reply, err := a.eval(ctx, append(head, args...))
 	if err != nil {
 		return nil, err
 	}
@@ -239,11 +253,17 @@ func (a appender) run(ctx context.Context, one *filterd.Entry, entries [][]filte
 	return nil, fmt.Errorf("unexpected reply: %v", reply)
 }
 
-// eval runs the script, and sends it if the server does not know it.
-func (a appender) eval(ctx context.Context, keys, argv []any) (any, error) {
-	args := make([]any, 3, 3+len(keys)+len(argv))
-	args[0], args[1], args[2] = "evalsha", guardHash, len(keys)
-	args = append(append(args, keys...), argv...)
+// written is the payload of a delivery as an argument: a pointer needs no memory
+// of its own.
+type written filterd.Delivery
+
+// MarshalBinary implements [encoding.BinaryMarshaler].
+func (w *written) MarshalBinary() ([]byte, error) { return w.Payload, nil }
+
+// eval runs the script with a number of keys, the keys and the arguments. It
+// sends the script if the server does not know it.
+func (a appender) eval(ctx context.Context, with []any) (any, error) {
+	args := append([]any{"evalsha", guardHash}, with...)
 	for {
 		command := redis.NewCmd(ctx, args...)
 		command.SetFirstKeyPos(3)

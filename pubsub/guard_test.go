@@ -163,7 +163,7 @@ func TestGuards(t *testing.T) {
 		batch []filterd.Delivery
 		want  int
 	}{
-		{"many", single, many, maxGuardArgs / 5},
+		{"many", single, many, maxGuardArgs / 4},
 		{"large", single, []filterd.Delivery{{Entry: one, Payload: make([]byte, maxGuardBytes)}, {Entry: one, Payload: make([]byte, 1)}, {Entry: entry(single, "in", "g")}}, 2},
 		{"other server", other, many, 0},
 		{"no entry", single, []filterd.Delivery{{}, {Entry: one}}, 0},

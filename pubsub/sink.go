@@ -52,10 +52,18 @@ func (s *Sink) Deliver(ctx context.Context, batch []filterd.Delivery) {
 
 // Start implements [filterd.Starter]: on one server it doesn't wait for the
 // replies to a batch for channels. They are read by Finish, or by the next
-// Deliver or Start of anybody.
+// Deliver or Start of anybody. Nor does it wait for those to a batch for streams.
+// But it does for what goes to both.
 func (s *Sink) Start(ctx context.Context, batch []filterd.Delivery) filterd.Started {
-	if o, ok := s.to.(*outlet); ok && len(batch) > 0 && streamsOf(batch) == 0 {
-		return o.Start(ctx, batch)
+	switch streams := streamsOf(batch); {
+	case len(batch) == 0:
+		return nil
+	case streams == len(batch):
+		return s.streams.start(ctx, batch)
+	case streams == 0:
+		if o, ok := s.to.(*outlet); ok {
+			return o.Start(ctx, batch)
+		}
 	}
 	s.Deliver(ctx, batch)
 	return nil

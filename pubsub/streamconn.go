@@ -15,6 +15,9 @@ type entryConn interface {
 	ask(name string, args ...string) error
 	// asked reports whether a reply has still to be taken, all or in part.
 	asked() bool
+	// ready reports whether next would not wait. It may say no where it would
+	// not.
+	ready() bool
 	// next takes the next part of the reply. Its fields hold until the next
 	// call.
 	next(ctx context.Context) (entryPart, error)
@@ -66,6 +69,8 @@ func (w *wiredEntries) ask(name string, args ...string) error {
 
 func (w *wiredEntries) asked() bool { return w.waiting }
 
+func (w *wiredEntries) ready() bool { return w.waiting && (w.Buffered() || w.wire.ready()) }
+
 func (w *wiredEntries) next(context.Context) (entryPart, error) {
 	var f resp.Frame
 	for {
@@ -106,6 +111,8 @@ func (l *lentEntries) ask(name string, args ...string) error {
 }
 
 func (l *lentEntries) asked() bool { return l.args != nil }
+
+func (l *lentEntries) ready() bool { return false }
 
 func (l *lentEntries) next(ctx context.Context) (entryPart, error) {
 	command := newOnce(ctx, l.stream, l.args...)

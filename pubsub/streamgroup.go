@@ -88,7 +88,14 @@ func property(reply any, name string) any {
 func (r *streamReader) oldestOpen() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ids := slices.AppendSeq(slices.Collect(maps.Keys(r.open)), maps.Keys(r.again))
+	ids := slices.Collect(maps.Keys(r.again))
+	for o := range r.open {
+		for i := range o.entries {
+			if e := &o.entries[i]; e.Held() {
+				ids = append(ids, e.ID)
+			}
+		}
+	}
 	if len(ids) == 0 {
 		return ""
 	}
@@ -101,12 +108,7 @@ func (r *streamReader) acknowledge(ctx context.Context) error {
 	defer r.acking.Unlock()
 	for {
 		r.mu.Lock()
-		ids := make([]string, 0, min(len(r.done), maxAcknowledged))
-		for id := range r.done {
-			if ids = append(ids, id); len(ids) == maxAcknowledged {
-				break
-			}
-		}
+		ids := r.done[:min(len(r.done), maxAcknowledged)]
 		r.mu.Unlock()
 		if len(ids) == 0 {
 			return nil
@@ -123,8 +125,8 @@ func (r *streamReader) acknowledge(ctx context.Context) error {
 			r.acknowledged.Add(uint64(n))
 		}
 		r.mu.Lock()
-		for _, id := range ids {
-			delete(r.done, id)
+		if r.done = r.done[len(ids):]; len(r.done) == 0 {
+			r.done = nil
 		}
 		r.mu.Unlock()
 	}
@@ -167,12 +169,7 @@ func (r *streamReader) wake() {
 // has it by now.
 func (r *streamReader) refresh(ctx context.Context) error {
 	r.mu.Lock()
-	held := make(map[string]bool, len(r.open))
-	for id, e := range r.open {
-		if e.Held() {
-			held[id] = true
-		}
-	}
+	held := r.inHand()
 	r.mu.Unlock()
 	if len(held) == 0 {
 		return nil

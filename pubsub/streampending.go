@@ -85,10 +85,9 @@ func (r *streamReader) eachPending(ctx context.Context, idle time.Duration, cons
 		start = "(" + page[len(page)-1].id
 		var entries []pendingEntry
 		r.mu.Lock()
+		held := r.inHand()
 		for _, e := range page {
-			_, done := r.done[e.id]
-			inHand := done || r.open[e.id] != nil
-			if consumer != "" && !inHand || consumer == "" && e.consumer != r.source.options.Consumer {
+			if consumer != "" && !held[e.id] || consumer == "" && e.consumer != r.source.options.Consumer {
 				entries = append(entries, e)
 			}
 		}
@@ -130,7 +129,7 @@ func (r *streamReader) redeliver(ctx, handling context.Context, h filterd.Handle
 				return false, err
 			}
 			r.size.add(part)
-			r.redelivered.Add(uint64(r.deliver(handling, h, r.reclaimed(part.entries, left, excused))))
+			r.redelivered.Add(uint64(r.deliver(handling, h.Messages, r.reclaimed(part.entries, left, excused))))
 			if err := r.acknowledge(handling); err != nil {
 				return false, err
 			}

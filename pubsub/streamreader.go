@@ -43,8 +43,11 @@ type streamReader struct {
 
 	// The goroutine's own.
 	conn   entryConn
+	batch  []*filterd.Message // memory for what the handler gets, which keeps nothing of it
+	begun  filterd.Beginner   // that has something to finish; or nil
 	size   batchSize
 	last   string // ID of the last new entry
+	newest string // the greatest of them
 	joined bool   // there was a group
 	lost   bool   // it was gone
 	round  int    // of takeBack
@@ -52,9 +55,9 @@ type streamReader struct {
 	acking sync.Mutex // held while done is being acknowledged; taken before mu
 
 	mu         sync.Mutex                // guards what follows
-	open       map[string]*filterd.Entry // delivered, and settle has not been called for them
+	open       map[*openEntries]struct{} // delivered, and not all of them settled
 	delivering bool                      // the handler is being called
-	done       map[string]struct{}       // to be acknowledged
+	done       []string                  // to be acknowledged
 	again      map[string]retry          // to be delivered again
 }
 
@@ -70,8 +73,7 @@ func newStreamReader(s *StreamSource, stream filterd.Stream, leave context.Cance
 		source: s, stream: stream, leave: leave,
 		settled: make(chan struct{}, 1),
 		size:    batchSize{count: firstBatch},
-		open:    make(map[string]*filterd.Entry),
-		done:    make(map[string]struct{}),
+		open:    make(map[*openEntries]struct{}),
 		again:   make(map[string]retry),
 	}
 	r.fault.Store(&errUnread)
@@ -83,7 +85,7 @@ func (r *streamReader) stats() StreamStats {
 	defer r.mu.Unlock()
 	return StreamStats{
 		Read: r.read.Load(), Redelivered: r.redelivered.Load(), Claimed: r.claimed.Load(), Acknowledged: r.acknowledged.Load(),
-		Malformed: r.malformed.Load(), Poison: r.poison.Load(), Trimmed: r.trimmed.Load(), Held: len(r.open),
+		Malformed: r.malformed.Load(), Poison: r.poison.Load(), Trimmed: r.trimmed.Load(), Held: r.unsettled(),
 	}
 }
 
@@ -163,6 +165,7 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 	}
 	r.conn = conn
 	defer func() { _ = conn.close() }() // what matters has been read, or is pending
+	defer r.finish()
 	if err := r.takeBack(ctx, handling, h); err != nil {
 		return err
 	}
@@ -174,6 +177,7 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 		postponed, failed := r.toRetry()
 		switch {
 		case postponed || failed && now.Sub(retried) >= failedRetry:
+			r.finish()
 			if err := r.putBack(ctx); err != nil {
 				return err
 			}
@@ -188,9 +192,13 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 			continue
 		case claim && !conn.asked():
 			claimed = now
+			r.finish()
 			if err := r.claim(ctx, handling, h); err != nil {
 				return err
 			}
+			continue
+		}
+		if !conn.ready() && r.finish() {
 			continue
 		}
 		part, err := r.fetch(ctx)
@@ -208,7 +216,7 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 			r.postpone(part.entries) // the handler kept them waiting so long that others may claim them
 			continue
 		}
-		r.deliver(handling, h, part.entries)
+		r.deliver(handling, r.beginning(h), part.entries)
 		if err := r.acknowledge(handling); err != nil {
 			return err
 		}
@@ -218,9 +226,33 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 		if err != nil {
 			return err
 		}
-		r.deliver(handling, h, part.entries)
+		r.deliver(handling, h.Messages, part.entries)
 	}
 	return nil
+}
+
+// beginning returns what hands a batch to the handler, which may leave something
+// for finish.
+func (r *streamReader) beginning(h filterd.Handler) func(context.Context, []*filterd.Message) {
+	b, ok := h.(filterd.Beginner)
+	if !ok {
+		return h.Messages
+	}
+	return func(ctx context.Context, batch []*filterd.Message) {
+		r.begun = b
+		b.Begin(ctx, batch)
+	}
+}
+
+// finish has the handler finish what it has begun, and reports whether it may
+// have.
+func (r *streamReader) finish() bool {
+	if r.begun == nil {
+		return false
+	}
+	r.begun.End()
+	r.begun = nil
+	return true
 }
 
 // ask asks for new entries.
@@ -261,8 +293,9 @@ func (r *streamReader) putBack(ctx context.Context) error {
 func (r *streamReader) postpone(entries []streamEntry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	held := r.inHand()
 	for _, e := range entries {
-		if r.open[e.id] == nil {
+		if !held[e.id] {
 			r.again[e.id] = retry{filterd.EntryPostponed, r.round}
 		}
 	}
@@ -303,24 +336,55 @@ func (s *batchSize) add(part entryPart) {
 	s.entries, s.bytes = 0, 0
 }
 
-// deliver hands entries to the handler and lets go of them, and returns how many
-// there were: those that are in hand are not delivered again.
-func (r *streamReader) deliver(ctx context.Context, h filterd.Handler, from []streamEntry) int {
-	now := time.Now()
-	entries := make([]filterd.Entry, len(from))
-	messages := make([]filterd.Message, len(from))
-	batch := make([]*filterd.Message, 0, len(from))
-	r.mu.Lock()
-	for i := range from {
-		id := from[i].id
-		if _, done := r.done[id]; done || r.open[id] != nil {
-			continue
+// openEntries are entries that were delivered together.
+type openEntries struct {
+	reader  *streamReader
+	entries []filterd.Entry
+	left    int // of which settle has not been called; the reader's mu guards it
+}
+
+// unsettled returns how many entries have not been settled. The caller holds mu.
+func (r *streamReader) unsettled() (count int) {
+	for o := range r.open {
+		count += o.left
+	}
+	return count
+}
+
+// inHand returns the IDs of entries that somebody holds, and of those that are
+// done and not acknowledged. The caller holds mu.
+func (r *streamReader) inHand() map[string]bool {
+	ids := make(map[string]bool)
+	for o := range r.open {
+		for i := range o.entries {
+			if e := &o.entries[i]; e.Held() {
+				ids[e.ID] = true
+			}
 		}
-		e, m := &entries[i], &messages[i]
-		e.Init(r.stream.Name, r.stream.Group, id, r.settle)
+	}
+	for _, id := range r.done {
+		ids[id] = true
+	}
+	return ids
+}
+
+// deliver hands entries to the handler, by do, and lets go of them, and returns
+// how many there were: those that are in hand are not delivered again.
+func (r *streamReader) deliver(ctx context.Context, do func(context.Context, []*filterd.Message), from []streamEntry) int {
+	if from = r.fresh(from); len(from) == 0 {
+		return 0
+	}
+	now := time.Now()
+	o := &openEntries{reader: r, entries: make([]filterd.Entry, len(from)), left: len(from)}
+	settle := o.settle
+	for len(r.batch) < len(from) {
+		r.batch = append(r.batch, &filterd.Message{Channel: r.stream.Name})
+	}
+	batch := r.batch[:len(from)]
+	for i, m := range batch {
+		e := &o.entries[i]
+		e.Init(r.stream.Name, r.stream.Group, from[i].id, settle)
 		e.Server = r.source.rdb
-		r.open[id] = e
-		delete(r.again, id)
 		payload, fault := from[i].message(r.stream.Name, r.stream.Field)
 		switch {
 		case fault != nil:
@@ -330,33 +394,61 @@ func (r *streamReader) deliver(ctx context.Context, h filterd.Handler, from []st
 			fault = entryFault(r.stream.Name, filterd.ReasonPoison, fmt.Sprintf("delivered %d times in vain", from[i].delivered))
 		}
 		e.Fault = fault
-		*m = filterd.Message{Channel: r.stream.Name, ID: id, Payload: payload, Entry: e, Received: now}
-		batch = append(batch, m)
+		m.ID, m.Payload, m.Entry, m.Received = from[i].id, payload, e, now
 	}
-	r.delivering = len(batch) > 0
+	r.mu.Lock()
+	r.open[o], r.delivering = struct{}{}, true
 	r.mu.Unlock()
-	if len(batch) == 0 {
-		return 0
-	}
-	h.Messages(ctx, batch)
-	for i := range entries {
-		if entries[i].ID != "" {
-			entries[i].Release()
-		}
+	do(ctx, batch)
+	for i, m := range batch {
+		m.Reset(nil)
+		m.Entry = nil
+		o.entries[i].Release()
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.delivering = false
-	return len(batch)
+	return len(from)
+}
+
+// fresh returns the entries that are not in hand, which are not to be delivered
+// again any more. New entries have greater IDs than all before, unless the group
+// was taken back.
+func (r *streamReader) fresh(entries []streamEntry) []streamEntry {
+	if len(entries) == 0 {
+		return nil
+	}
+	first, last := entries[0].id, entries[len(entries)-1].id
+	ahead := r.newest == "" || compareIDs(first, r.newest) > 0
+	if ahead || compareIDs(last, r.newest) > 0 {
+		r.newest = last
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ahead && len(r.again) == 0 {
+		return entries
+	}
+	held := r.inHand()
+	fresh := entries[:0]
+	for _, e := range entries {
+		if !held[e.id] {
+			fresh = append(fresh, e)
+			delete(r.again, e.id)
+		}
+	}
+	return fresh
 }
 
 // settle notes what is to become of an entry that nobody holds any more.
-func (r *streamReader) settle(e *filterd.Entry) {
+func (o *openEntries) settle(e *filterd.Entry) {
+	r := o.reader
 	r.mu.Lock()
-	delete(r.open, e.ID)
+	if o.left--; o.left == 0 {
+		delete(r.open, o)
+	}
 	switch outcome := e.Outcome(); outcome {
 	case filterd.EntryDone:
-		r.done[e.ID] = struct{}{}
+		r.done = append(r.done, e.ID)
 	case filterd.EntryPostponed, filterd.EntryFailed:
 		r.again[e.ID] = retry{outcome, r.round}
 	case filterd.EntryAcknowledged:
@@ -377,11 +469,19 @@ func (r *streamReader) quiet(ctx context.Context) {
 	}
 }
 
+// settling reports whether there are entries that nobody holds, and that are not
+// settled.
 func (r *streamReader) settling() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, e := range r.open {
-		if !e.Held() {
+	for o := range r.open {
+		held := 0
+		for i := range o.entries {
+			if o.entries[i].Held() {
+				held++
+			}
+		}
+		if held != o.left {
 			return true
 		}
 	}
@@ -404,9 +504,9 @@ func (r *streamReader) toRetry() (postponed, failed bool) {
 func (r *streamReader) drain(ctx context.Context) {
 	for {
 		r.mu.Lock()
-		open := len(r.open)
+		left := len(r.open)
 		r.mu.Unlock()
-		if open == 0 || ctx.Err() != nil {
+		if left == 0 || ctx.Err() != nil {
 			return
 		}
 		rest(ctx, ackDelay)

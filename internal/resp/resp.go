@@ -85,6 +85,9 @@ func NewReader(from io.Reader, size, limit int) *Reader {
 	return &Reader{from: from, limit: limit, base: base, buf: base}
 }
 
+// Buffered reports whether something was read that has not been returned.
+func (r *Reader) Buffered() bool { return r.end > r.begin }
+
 // Fill reads once, as much as there is and fits. It ends the life of the
 // frames returned so far. Of an error nothing was read; io.EOF in the middle of
 // a frame is io.ErrUnexpectedEOF.
