@@ -32,6 +32,7 @@ var floors = map[string]struct{ own, foreign []string }{
 	"pubsub":                {own: []string{"", "internal/lane", "internal/lograte", "internal/resp", "internal/stamps"}, foreign: []string{"github.com/redis/go-redis/v9", "github.com/cenkalti/backoff/v5"}},
 	"webhook":               {own: []string{""}, foreign: []string{"github.com/standard-webhooks/standard-webhooks/libraries", "github.com/cenkalti/backoff/v5", "github.com/sony/gobreaker/v2"}},
 	"engine":                {own: []string{"", "internal/projection", "internal/lane", "internal/lograte", "internal/spelling", "internal/stamps"}},
+	"tracing":               {own: []string{"", "engine"}, foreign: []string{"go.opentelemetry.io/otel"}},
 	"filters":               {own: []string{"", "filters/exprfilter"}},
 	"config":                {own: []string{"", "channels", "engine", "filters", "filters/exprfilter", "filters/wasmfilter", "internal/spelling", "pubsub", "webhook"}, foreign: []string{"go.yaml.in/yaml/v4", "github.com/invopop/jsonschema"}},
 	"filterdtest":           {own: []string{"config"}},

@@ -16,6 +16,7 @@ type view struct {
 	err        *ValidationError // Channel is left empty: the message knows it
 	binary     []byte           // the decoded data_base64
 	stamp      stamp            // if the contract asks for it
+	extended   bool             // the event has extensions
 
 	data       any
 	decoded    bool           // data is
@@ -114,6 +115,7 @@ func (m *Message) scan() {
 		v.reading = readRaw
 		return
 	}
+	v.extended = others.Count > 0
 	stamped := m.contract != nil && m.contract.Stamped
 	if !isEvent(v.document, values, &others, shape) {
 		event, err := decodeEvent(v.document, values[0])

@@ -53,6 +53,16 @@ type Config struct {
 	// Attend makes [Engine.Busy] tell how long batches take, for which it looks
 	// at the clock twice a batch.
 	Attend bool
+	// Tracer records the way of messages: of events with a traceparent that
+	// says so, and of those without a trace of which it wants to. Callbacks and
+	// webhooks are then given the place in the trace that they are called at,
+	// with their context: see [filterd.TraceContextOf]. Default: nothing is
+	// recorded.
+	Tracer Tracer
+	// ReplaceTraceparent makes an event whose way is recorded go on with the
+	// span of its output as its traceparent. Default: it keeps the one that it
+	// came with, byte for byte, which is where its trace began.
+	ReplaceTraceparent bool
 	// DrainTimeout bounds how long Close waits for callbacks and webhooks to
 	// take what is queued. Default 5 s.
 	DrainTimeout time.Duration

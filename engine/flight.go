@@ -22,6 +22,7 @@ type origin struct {
 	channel, id string
 	entry       *filterd.Entry
 	received    time.Time
+	span        Span // of the delivery; nil if there is none
 }
 
 // start sends what run left for channels and streams, and counts the outcomes of
@@ -54,7 +55,7 @@ func (w *worker) start(ctx context.Context, behind bool) (begun bool) {
 		if m.Entry != nil {
 			m.Entry.Hold()
 		}
-		f.origins = append(f.origins, origin{o.rule, m.Channel, m.ID, m.Entry, m.Received})
+		f.origins = append(f.origins, origin{o.rule, m.Channel, m.ID, m.Entry, m.Received, o.span})
 		w.deliveries[i].Payload = nil // which is the message's
 	}
 	clear(w.outputs)
@@ -92,6 +93,9 @@ func (w *worker) holdBack() {
 	for i, output := range w.outputs {
 		if entry := output.message.Entry; entry != nil {
 			entry.Postpone()
+			if output.span != nil {
+				output.span.End(errHeldBack)
+			}
 			continue
 		}
 		w.outputs[n], w.deliveries[n] = output, w.deliveries[i]
@@ -114,10 +118,13 @@ func (w *worker) settleFlight() (postponed bool) {
 	for i := range f.deliveries {
 		d, from := &f.deliveries[i], &f.origins[i]
 		if d.Err == nil {
-			w.rules[from.rule.number].deliver(d, from.received, f.at)
+			if from.span != nil {
+				from.span.End(nil)
+			}
+			w.rules[from.rule.number].deliver(d, from.received, f.at, from.span)
 		} else {
 			m := &filterd.Message{Channel: from.channel, ID: from.id, Entry: from.entry, Received: from.received}
-			_ = w.settle(Output{rule: from.rule, message: m}, d, f.at) // it wants no dead letter
+			_ = w.settle(Output{rule: from.rule, message: m, span: from.span}, d, f.at) // it wants no dead letter
 		}
 		if from.entry != nil {
 			postponed = postponed || from.entry.Outcome() == filterd.EntryPostponed

@@ -19,6 +19,7 @@ type job struct {
 	counters *ruleCounters
 	target   *slowTarget // nil for a Stage
 	log      *slog.Level // where the target is the log
+	span     Span        // of the output, or of the way through the Stage; nil unless it is recorded
 
 	// Of a job for a Stage only: the generation, which it keeps in use, and
 	// which rule of which program it is for.
@@ -36,6 +37,11 @@ const maxLogged = 1 << 10
 // lost is called for a job that gave way in its queue, maybe to a newer one, or
 // at the end of a drain.
 func (j job) lost(conflated bool) {
+	if j.span != nil && conflated {
+		j.span.End(errConflated)
+	} else if j.span != nil {
+		j.span.End(errDropped)
+	}
 	j.giveUp(conflated)
 	if j.message.Entry != nil {
 		j.message.Entry.Release()
@@ -66,10 +72,13 @@ func (e *Engine) work(batch []job) {
 		defer entry.Release()
 	}
 	err := e.hand(j)
+	if j.span != nil {
+		j.span.End(err)
+	}
 	switch {
 	case err == nil:
 		j.counters.delivered.Add(1)
-		j.counters.latency.observe(j.message.Received, time.Now())
+		j.counters.latency.observe(j.message.Received, time.Now(), j.span)
 	case e.lifetime.Err() != nil && errors.Is(err, context.Canceled): // it gave up since the drain has ended
 		j.giveUp(false)
 	case e.undelivered(j.counters, j.rule, j.message, err):
@@ -91,7 +100,7 @@ func (e *Engine) hand(j job) (err error) {
 	case to.callback != nil:
 		return e.call(to.callback, j)
 	case to.webhook != nil:
-		return to.webhook.Post(e.lifetime, j.rule.Name, j.message)
+		return to.webhook.Post(e.context(&j), j.rule.Name, j.message)
 	}
 	payload := j.message.Payload
 	args := []any{"rule", j.rule.Name, "channel", j.message.Channel, "payload", string(payload[:min(len(payload), maxLogged)])}
@@ -109,7 +118,7 @@ func (e *Engine) call(callback Callback, j job) error {
 		e.log(&j.counters.failures, slog.LevelWarn, "a callback does not return", "rule", j.rule.Name, "channel", j.message.Channel, "after", stuckAfter)
 	})
 	defer stuck.Stop()
-	if err := callback(e.lifetime, j.message); err != nil {
+	if err := callback(e.context(&j), j.message); err != nil {
 		return fmt.Errorf("callback: %w", err)
 	}
 	return nil

@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"sync/atomic"
 	"time"
+
+	"github.com/filterd/filterd"
 )
 
 // LatencyBuckets is how many buckets a [Latency] has.
@@ -77,11 +79,16 @@ func (l *Latency) Quantile(part float64) time.Duration {
 type latencyCounters struct {
 	buckets [LatencyBuckets]atomic.Uint64
 	sum     atomic.Int64 // in nanoseconds
+
+	exemplars atomic.Pointer[exemplars] // nil until there is one
 }
 
+// exemplars are the last ones of each bucket.
+type exemplars [LatencyBuckets]atomic.Pointer[Exemplar]
+
 // observe counts a message that was received at some time; the zero time is
-// none.
-func (c *latencyCounters) observe(received, now time.Time) {
+// none. The span is that of its delivery; nil if there is none.
+func (c *latencyCounters) observe(received, now time.Time, span Span) {
 	if received.IsZero() {
 		return
 	}
@@ -89,6 +96,19 @@ func (c *latencyCounters) observe(received, now time.Time) {
 	bucket := min(bits.Len64(uint64(took-1)>>firstBound), LatencyBuckets-1)
 	c.buckets[bucket].Add(1)
 	c.sum.Add(int64(took))
+	if span != nil {
+		c.keep(bucket, took, now, span.Context())
+	}
+}
+
+// keep makes a message the exemplar of its bucket.
+func (c *latencyCounters) keep(bucket int, took time.Duration, now time.Time, at filterd.TraceContext) {
+	kept := c.exemplars.Load()
+	if kept == nil {
+		c.exemplars.CompareAndSwap(nil, new(exemplars))
+		kept = c.exemplars.Load()
+	}
+	kept[bucket].Store(&Exemplar{TraceID: at.TraceID, SpanID: at.SpanID, Took: took, Time: now})
 }
 
 func (c *latencyCounters) snapshot() (l Latency) {

@@ -18,7 +18,7 @@ func TestLatencyBuckets(t *testing.T) {
 		{LatencyBound(20), 20}, {LatencyBound(20) + 1, 21}, {1 << 62, 21},
 	} {
 		var c latencyCounters
-		c.observe(now.Add(-test.took), now)
+		c.observe(now.Add(-test.took), now, nil)
 		if l := c.snapshot(); l.Buckets[test.want] != 1 || l.Count() != 1 {
 			t.Errorf("%v is in %v, not in bucket %d", test.took, l.Buckets, test.want)
 		}

@@ -12,7 +12,7 @@ import (
 // left to the process that has the lease.
 var ErrStandby = errors.New("another process has the lease: the message is left to it")
 
-// errLeaseEnded is why a dead letter was not published.
+// errLeaseEnded is why something was not published.
 var errLeaseEnded = errors.New("the lease had ended")
 
 // leads reports whether what becomes of channels' messages is this process' to
@@ -71,6 +71,9 @@ func (w *worker) withhold() {
 	}
 	n := 0
 	for i, output := range w.outputs {
+		if output.span != nil && output.message.ID == "" {
+			output.span.End(errLeaseEnded)
+		}
 		switch {
 		case output.message.ID != "":
 			w.outputs[n], w.deliveries[n] = output, w.deliveries[i]

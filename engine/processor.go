@@ -99,6 +99,7 @@ type Output struct {
 	slow    *slowTarget      // nil if the target is not slow
 	bound   *boundProgram    // of the rule; nil unless the message came to its condition
 	at      int              // the rule's place there
+	span    Span             // nil unless it is recorded
 }
 
 // failing is a group that failed on a message.

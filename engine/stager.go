@@ -25,7 +25,7 @@ func (w *worker) stage(b *boundProgram, at int, m *filterd.Message) {
 		conflation = m.Channel // it was counted above
 	}
 	w.users.Add(2) // the job uses the generation; the worker does so far
-	j := job{message: m.Clone(), rule: r, counters: counters, generation: w.generation, program: b.program, at: at}
+	j := job{message: m.Clone(), rule: r, counters: counters, span: w.spanStage(r, m), generation: w.generation, program: b.program, at: at}
 	w.push(j, laneKey{rule: r.Name, number: number, overflow: r.Overflow}, len(m.Payload), conflation)
 }
 
@@ -57,6 +57,7 @@ var laneSeed = maphash.MakeSeed()
 type stager struct {
 	worker *worker // of the generation of the last job
 	batch  []*filterd.Message
+	spans  []Span // of the batch
 }
 
 // work runs jobs in order: neighbours of one generation and program together.
@@ -64,15 +65,16 @@ func (s *stager) work(jobs []job) {
 	for len(jobs) > 0 {
 		first := jobs[0]
 		n := 0
-		s.batch = s.batch[:0]
+		s.batch, s.spans = s.batch[:0], s.spans[:0]
 		for n < len(jobs) && jobs[n].generation == first.generation && jobs[n].program == first.program && jobs[n].message.Channel == first.message.Channel {
 			s.batch = append(s.batch, jobs[n].message)
+			s.spans = append(s.spans, jobs[n].span)
 			n++
 		}
 		if s.worker == nil || s.worker.generation != first.generation {
 			s.worker = first.generation.newWorker()
 		}
-		s.worker.finishStage(first.program, first.at, s.batch)
+		s.worker.finishStage(first.program, first.at, s.batch, s.spans)
 		for _, m := range s.batch {
 			if m.Entry != nil {
 				m.Entry.Release()
@@ -80,12 +82,14 @@ func (s *stager) work(jobs []job) {
 			first.generation.release()
 		}
 		clear(s.batch)
+		clear(s.spans)
 		jobs = jobs[n:]
 	}
 }
 
-// finishStage runs a rule's Stage on a batch, and all that comes after it.
-func (w *worker) finishStage(program *program, at int, batch []*filterd.Message) {
+// finishStage runs a rule's Stage on a batch, and all that comes after it. The
+// messages' spans are nil where nothing is recorded.
+func (w *worker) finishStage(program *program, at int, batch []*filterd.Message, spans []Span) {
 	b := w.processor.bind(program)
 	for _, m := range batch {
 		m.Bind(program.projection)
@@ -95,7 +99,13 @@ func (w *worker) finishStage(program *program, at int, batch []*filterd.Message)
 		w.tapStage(*taps, program.rules[at], batch)
 	}
 	for i, m := range batch {
-		w.finish(m, &w.processor.results[i])
+		result := &w.processor.results[i]
+		w.span = spans[i]
+		w.finish(m, result)
+		if w.span != nil {
+			w.span.End(result.Outcomes[0].Err)
+			w.span = nil
+		}
 	}
 	w.flush(context.Background())
 }

@@ -27,6 +27,7 @@ type worker struct {
 	outputs    []Output // of the deliveries
 	flight     flight
 	handler    *handler // that it works for; nil: for Process, or a lane
+	span       Span     // of the message at hand; nil unless it is recorded
 }
 
 // A course is where the messages of a channel go, and where they are counted.
@@ -100,8 +101,12 @@ func (w *worker) finishPart(route *route, part part) (invalid error) {
 	if taps := w.engine.taps.Load(); taps != nil {
 		w.tapBatch(*taps, route.program, part)
 	}
+	tracing := w.engine.config.Tracer != nil
 	for i, m := range part.batch {
 		result := &p.results[i]
+		if tracing {
+			w.beginSpan(m)
+		}
 		if result.Invalid != nil {
 			invalid = result.Invalid
 		}
@@ -109,6 +114,9 @@ func (w *worker) finishPart(route *route, part part) (invalid error) {
 			w.countMessage(w.last.channel, m, result)
 		}
 		w.finish(m, result)
+		if w.span != nil {
+			w.endSpan(m, p, result)
+		}
 	}
 	for i := range p.failing {
 		w.countFailing(&p.failing[i])
@@ -135,6 +143,9 @@ func (w *worker) finish(m *filterd.Message, result *Result) {
 		}
 		if outcome.Dropped {
 			w.rules[outcome.number].filtered.Add(1)
+		}
+		if w.span != nil {
+			w.spanOutcome(outcome)
 		}
 		if outcome.Err != nil {
 			w.engine.ruleError(w.rules[outcome.number], w.table.rules[outcome.number], m, outcome.Err)
@@ -238,6 +249,9 @@ func (e *Engine) line(suppressed int, level slog.Level, text string, args ...any
 
 // send queues an output: for flush, or in its lane.
 func (w *worker) send(output Output) {
+	if w.span != nil {
+		output = w.spanOutput(output)
+	}
 	if output.slow == nil {
 		w.deliveries = append(w.deliveries, output.delivery())
 		w.outputs = append(w.outputs, output)
@@ -250,6 +264,7 @@ func (w *worker) send(output Output) {
 		counters: w.rules[r.number],
 		target:   output.slow,
 		log:      output.Log,
+		span:     output.span,
 	}
 	size := len(output.Payload)
 	if r.OnError == OnErrorDeadLetter {
@@ -322,12 +337,15 @@ func (w *worker) settleAll(ctx context.Context) {
 // settle counts what became of a delivery by now, and reports whether it failed
 // and wants a dead letter.
 func (w *worker) settle(output Output, d *filterd.Delivery, now time.Time) bool {
+	if output.span != nil {
+		output.span.End(d.Err)
+	}
 	m := output.message
 	switch {
 	case output.DeadLetter:
 		w.engine.settleDeadLetter(m, d)
 	case d.Err == nil:
-		w.rules[output.rule.number].deliver(d, m.Received, now)
+		w.rules[output.rule.number].deliver(d, m.Received, now, output.span)
 	case errors.Is(d.Err, filterd.ErrTaken):
 		w.engine.counters.taken.Add(1)
 	default:
@@ -348,10 +366,11 @@ func postpone(m *filterd.Message, err error) bool {
 	return true
 }
 
-// deliver counts a message that was received and delivered by now.
-func (c *ruleCounters) deliver(d *filterd.Delivery, received, now time.Time) {
+// deliver counts a message that was received and delivered by now. The span is
+// nil unless its delivery is recorded.
+func (c *ruleCounters) deliver(d *filterd.Delivery, received, now time.Time, span Span) {
 	c.delivered.Add(1)
-	c.latency.observe(received, now)
+	c.latency.observe(received, now, span)
 	if d.Receivers == 0 && !d.Stream {
 		c.noReceivers.Add(1)
 	}

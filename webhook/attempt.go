@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/sony/gobreaker/v2"
+
+	"github.com/filterd/filterd"
 )
 
 const (
@@ -173,6 +175,12 @@ func (e *Endpoint) send(ctx context.Context, l *letter) *Error {
 	}
 	request.Header.Set("Content-Type", l.contentType)
 	request.Header.Set("User-Agent", "filterd")
+	if t, ok := filterd.TraceContextOf(ctx); ok {
+		request.Header.Set(filterd.TraceparentAttribute, t.Traceparent())
+		if t.State != "" {
+			request.Header.Set(filterd.TracestateAttribute, t.State)
+		}
+	}
 	if err := e.sign(request.Header, l, time.Now()); err != nil {
 		return e.failure(ReasonRefused, 0, fmt.Errorf("signing: %w", err))
 	}

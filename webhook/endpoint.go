@@ -149,7 +149,8 @@ func (e *Endpoint) Close() { e.link.transport.CloseIdleConnections() }
 // Post hands a message that a rule has kept to the endpoint. It returns when the
 // endpoint has accepted it, refused it for good, or failed as often as it may:
 // with an [*Error], or with that of ctx. What comes with the same stream entry,
-// or event, and the same rule has the same ID.
+// or event, and the same rule has the same ID. Where ctx has a place in a trace,
+// the headers traceparent and tracestate tell it.
 func (e *Endpoint) Post(ctx context.Context, rule string, m *filterd.Message) error {
 	l := &letter{id: e.id(rule, m), contentType: m.ContentType(), body: m.Payload}
 	pause := &backoff.ExponentialBackOff{InitialInterval: min(500*time.Millisecond, e.options.MaxBackoff), RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: e.options.MaxBackoff}

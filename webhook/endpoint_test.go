@@ -151,6 +151,33 @@ func TestPostUnsigned(t *testing.T) {
 	}
 }
 
+// A request tells where in a trace it is made, if there is one, and nothing of
+// the payload's.
+func TestPostInTrace(t *testing.T) {
+	const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	s := newServer(t, answer(http.StatusOK, "fine"))
+	e := s.endpoint(t, Options{})
+	at, ok := filterd.ParseTraceparent(parent)
+	if !ok {
+		t.Fatal(parent)
+	}
+	m := message(strings.Replace(event, `"data"`, `"traceparent":"`+strings.ReplaceAll(parent, "f", "e")+`","data"`, 1))
+	for _, test := range []struct{ state, parent string }{{"", ""}, {"", parent}, {"a=1,b=2", parent}} {
+		ctx := t.Context()
+		if test.parent != "" {
+			at.State = test.state
+			ctx = filterd.WithTraceContext(ctx, at)
+		}
+		if err := e.Post(ctx, "r", m); err != nil {
+			t.Fatal(err)
+		}
+		h := s.take()[0].header
+		if h.Get("Traceparent") != test.parent || h.Get("Tracestate") != test.state || len(h.Values("Tracestate")) > 1 {
+			t.Errorf("%+v: %v", test, h)
+		}
+	}
+}
+
 // The ID says which message it is, through which rule, for which endpoint.
 func TestIDIsStable(t *testing.T) {
 	e := endpoint(t, Options{URL: "https://ops.example"})
