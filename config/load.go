@@ -32,6 +32,8 @@ type Config struct {
 	Server *Server
 	// HA is the section ha; nil if there is none.
 	HA *HA
+	// Traces is the section traces; nil if there is none.
+	Traces *Traces
 	// Registry holds the contracts of the channels.
 	Registry *filterd.Registry
 	// Rules are the rules in the order of the file, and Table is compiled of
@@ -67,10 +69,15 @@ type Config struct {
 
 // Engine makes an engine that runs the file's rules. The Table of the given
 // config is ignored. If the file has the section ha, the config needs a Lease,
-// such as a [pubsub.Lease] of the section's group, which the caller runs.
+// such as a [pubsub.Lease] of the section's group, which the caller runs. If it has
+// the section traces, that says whether traceparents are replaced; the Tracer is
+// the caller's.
 func (c *Config) Engine(config engine.Config) (*engine.Engine, error) {
 	if c.HA != nil && config.Lease == nil {
 		return nil, fmt.Errorf("%s has the section ha: the engine needs a lease, as pubsub.NewLease makes one for group %s", c.Path, c.HA.Group)
+	}
+	if c.Traces != nil {
+		config.ReplaceTraceparent = c.Traces.Replace
 	}
 	config.Table = c.Table
 	return engine.New(config)
@@ -255,6 +262,9 @@ func (l *loader) load() {
 	}
 	if key, n := file.get("ha"); n != nil {
 		l.ha(key, n)
+	}
+	if key, n := file.get("traces"); n != nil {
+		l.traces(key, n)
 	}
 	if key, n := file.get("strict_channels"); n != nil {
 		l.strict, _ = l.boolean(key, n)

@@ -187,6 +187,12 @@ func describe(c *Config) string {
 	if s := c.Server; s != nil {
 		fmt.Fprintf(&b, "server: listen %q, token %d bytes, probe %q, tls %v\n", s.Listen, len(s.Token), s.Probe, s.TLS)
 	}
+	if t := c.Traces; t != nil {
+		fmt.Fprintf(&b, "traces: endpoint %q, service %q, sample %v, replace %v\n", t.Endpoint, t.Service, t.Sample, t.Replace)
+		for _, name := range slices.Sorted(maps.Keys(t.Headers)) {
+			fmt.Fprintf(&b, "  %s: %v, %d bytes\n", name, t.Headers[name], len(t.Headers[name].Reveal()))
+		}
+	}
 	if c.HA != nil {
 		fmt.Fprintf(&b, "ha: %+v\n", *c.HA)
 	}

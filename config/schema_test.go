@@ -45,6 +45,7 @@ func TestEveryKeyIsRead(t *testing.T) {
 		{"redis.tls.", "redis: {tls: {%s: [[1]]}}\n", tlsKeys},
 		{"server.", "server: {%s: [[1]]}\n", serverKeys},
 		{"ha.", "ha: {%s: [[1]]}\n", haKeys},
+		{"traces.", "traces: {%s: [[1]]}\n", tracesKeys},
 		{"server.tls.", "server: {tls: {%s: [[1]]}}\n", serverTLSKeys},
 		{"channels.c.", "channels: {c: {%s: [[1]]}}\n", channelKeys},
 		{"channels.c.validate.", "channels: {c: {validate: {%s: [[1]]}}}\n", validateKeys},
@@ -116,6 +117,10 @@ func (secrets) JSONSchema() *generator.Schema {
 	return anyOf(key, &generator.Schema{Type: "array", Items: key, MinItems: pointer(1), MaxItems: pointer(2)})
 }
 
+func (headers) JSONSchema() *generator.Schema {
+	return &generator.Schema{Type: "object", AdditionalProperties: anyOf(password("").JSONSchema())}
+}
+
 func (boolean) JSONSchema() *generator.Schema {
 	return orReference(&generator.Schema{Type: "boolean"})
 }
@@ -130,6 +135,7 @@ func (onError) JSONSchema() *generator.Schema      { return oneOf(onErrors) }
 func (overflow) JSONSchema() *generator.Schema     { return oneOf(overflows) }
 func (kv) JSONSchema() *generator.Schema           { return oneOf(kvs) }
 func (loop) JSONSchema() *generator.Schema         { return oneOf(loops) }
+func (traceparent) JSONSchema() *generator.Schema  { return orReference(oneOf(traceparents)) }
 func (logLevel) JSONSchema() *generator.Schema     { return oneOf(logLevels) }
 func (duration) JSONSchema() *generator.Schema     { return orReference(durationText()) }
 func (names) JSONSchema() *generator.Schema        { return oneOrMore(anyText()) }

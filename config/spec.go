@@ -19,7 +19,16 @@ type fileSpec struct {
 	Webhooks       map[string]webhookSpec `json:"webhooks,omitempty" jsonschema_description:"HTTP endpoints that rules can name under to, as {webhook: name}."`
 	Rules          map[string]ruleSpec    `json:"rules" jsonschema_description:"The rules by their names, in the order in which they act on a message. Each goes in this order: when, wasm, set, to."`
 	Server         *serverSpec            `json:"server,omitempty" jsonschema_description:"The admin server of filterd run: its state, its metrics, reload, tap and explain. {} takes the defaults. Without the section there is none."`
+	Traces         *tracesSpec            `json:"traces,omitempty" jsonschema_description:"Records the way of messages as spans of OpenTelemetry, which filterd run sends to a collector: of events whose traceparent says so. {} takes the defaults. Without the section nothing is recorded."`
 	HA             *haSpec                `json:"ha,omitempty" jsonschema_description:"Several daemons with the same rules: the one that has a lease in Redis sends what becomes of the messages of channels, and the others stand by. Streams are not affected: their groups share the work in any case."`
+}
+
+type tracesSpec struct {
+	Endpoint    word        `json:"endpoint,omitempty" default:"http://localhost:4318" jsonschema_description:"The collector's URL for OTLP over HTTP (protobuf); /v1/traces follows where it has no path. Takes ${VARIABLE}. Before the default come the variables OTEL_EXPORTER_OTLP_TRACES_ENDPOINT and OTEL_EXPORTER_OTLP_ENDPOINT."`
+	Headers     headers     `json:"headers,omitempty" jsonschema_description:"Headers of requests to the collector, such as {authorization: ${file:path}}: each value as ${VARIABLE} or ${file:path}."`
+	Service     word        `json:"service,omitempty" default:"filterd" jsonschema_description:"The service's name. Before the default comes the variable OTEL_SERVICE_NAME."`
+	Sample      float64     `json:"sample,omitempty" default:"0" jsonschema:"minimum=0,maximum=1" jsonschema_description:"The part of the messages without a trace that begin one: 0.01 is one in a hundred. An event with a traceparent is recorded if that says so."`
+	Traceparent traceparent `json:"traceparent,omitempty" default:"keep" jsonschema_description:"What a recorded event has as its traceparent when it goes on. keep: that of the span its trace began with, as CloudEvents has it, and not a byte changes. replace: that of the span in which filterd sends it, so that whoever reads it continues from there; an event that began a trace here gets one."`
 }
 
 type haSpec struct {
@@ -187,6 +196,8 @@ type (
 	loop         string
 	kv           string
 	logLevel     string
+	traceparent  string
+	headers      map[string]string
 	outcome      string
 	attributes   map[string]any
 	instant      string
@@ -205,6 +216,7 @@ var (
 	envelopes     = []string{"auto", "cloudevents", "raw", "bytes"}
 	contractNames = []string{"builtin"}
 	profiles      = []string{"full"}
+	traceparents  = []string{"keep", "replace"}
 	onErrors      = []string{"drop", "pass", "dead_letter", "halt"}
 	overflows     = []string{"drop_oldest", "drop_newest", "conflate", "block"}
 	loops         = []string{"allowed"}
@@ -230,6 +242,7 @@ var (
 	validateKeys     = keysOf[sampleSpec]()
 	serverKeys       = keysOf[serverSpec]()
 	haKeys           = keysOf[haSpec]()
+	tracesKeys       = keysOf[tracesSpec]()
 	serverTLSKeys    = keysOf[serverTLSSpec]()
 )
 

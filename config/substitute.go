@@ -52,7 +52,7 @@ func (l *loader) substitute(key string, n *node) (string, bool) {
 		switch {
 		case strings.Contains(reference, "${"):
 			fail(start, stop, "", "a reference within a reference")
-		case isFile && !secretKeys[key] && !webhookSecrets.MatchString(key):
+		case isFile && !secretKeys[key] && !webhookSecrets.MatchString(key) && !strings.HasPrefix(key, "traces.headers."):
 			fail(start, stop, "use an environment variable", "${file:…} is for passwords, tokens, keys and URLs only")
 		case isFile:
 			secret, err := l.readSecret(file)

@@ -29,6 +29,7 @@ type admin struct {
 	waiting func() error          // what the daemon waits for; nil if it is ready
 	streams *pubsub.StreamSource
 	lease   *pubsub.Lease // nil: there is none
+	traces  *traceExport  // nil: nothing is recorded
 	reload  func(context.Context) (adminReloaded, error)
 
 	open        bool          // other machines reach it
@@ -61,6 +62,9 @@ func (a *admin) start(section *config.Server) error {
 		rules:    func() int { return len(a.config().Rules) },
 		ready:    a.ready,
 		lease:    a.lease,
+		traces:   a.traces,
+
+		exemplars: a.engine.Exemplars,
 	})
 	ctx, end := context.WithCancel(context.Background())
 	a.end = end

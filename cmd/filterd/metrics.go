@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"net/http"
 	"runtime"
 	"sync"
@@ -73,6 +74,9 @@ var (
 	metricStreamPending = metric{"filterd_stream_pending", "Entries that were delivered to some consumer of the group, this one or another, and are not acknowledged. Redis is asked for it every 3 s at most.", "gauge", []string{"stream", "group"}}
 	metricStreamLag     = metric{"filterd_stream_lag", "Entries that were not delivered to any consumer of the group yet. Not there where Redis can't tell, as after entries were deleted.", "gauge", []string{"stream", "group"}}
 
+	metricSpansSent    = metric{"filterd_spans_sent_total", "Spans that the collector has accepted. Only where the config file has the section traces.", "counter", nil}
+	metricSpansDropped = metric{"filterd_spans_dropped_total", "Spans that are lost: too many waited for the collector, or it did not take them. Messages do not wait for spans.", "counter", nil}
+
 	metricWebhookAttempts = metric{"filterd_webhook_attempts_total", "Requests to the webhook.", "counter", []string{"webhook"}}
 	metricWebhookRetries  = metric{"filterd_webhook_retries_total", "Attempts that were not the first for their message; what the breaker refused is one, too.", "counter", []string{"webhook"}}
 	metricWebhookAccepted = metric{"filterd_webhook_deliveries_total", "Messages that the webhook has accepted.", "counter", []string{"webhook"}}
@@ -106,6 +110,7 @@ func allMetrics() []metric {
 		metricQueued, metricRuleGaps, metricLatency,
 		metricGaps, metricGapTime, metricChannelGaps, metricChannelGapTime,
 		metricStreamEntries, metricStreamHeld, metricStreamReady, metricStreamPending, metricStreamLag,
+		metricSpansSent, metricSpansDropped,
 		metricWebhookAttempts, metricWebhookRetries, metricWebhookAccepted, metricWebhookFailures, metricWebhookInFlight,
 		metricWebhookBreaker, metricWebhookDisabled,
 		metricWasmCalls, metricWasmMessages, metricWasmErrors, metricWasmFaults, metricWasmRefused, metricWasmFuel, metricWasmStarted,
@@ -125,6 +130,9 @@ type metricsCollector struct {
 	rules    func() int
 	ready    func() error
 	lease    *pubsub.Lease // nil: there is none
+	traces   *traceExport  // nil: nothing is recorded
+
+	exemplars func(rule string) []engine.Exemplar
 
 	descs map[string]*prometheus.Desc // by metric name
 
@@ -141,7 +149,7 @@ func newMetrics(c *metricsCollector) http.Handler {
 	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 2, Timeout: 20 * time.Second})
+	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: 2, Timeout: 20 * time.Second})
 }
 
 // Describe implements [prometheus.Collector].
@@ -201,6 +209,10 @@ func (c *metricsCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, s := range c.streams.Backlog() {
 		to.backlog(&s)
+	}
+	if c.traces != nil {
+		to.add(metricSpansSent, c.traces.sent.Load())
+		to.add(metricSpansDropped, c.traces.dropped.Load())
 	}
 	for name, endpoint := range c.webhooks() {
 		to.webhook(name, endpoint.Stats())
@@ -263,8 +275,25 @@ func (to series) rule(name string, r *engine.RuleStats) {
 	to.some(metricQueued, uint64(r.Queued), name)
 	to.some(metricRuleGaps, r.Gaps, name)
 	if n := r.Latency.Count(); n > 0 {
-		to.out <- prometheus.MustNewConstHistogram(to.descs[metricLatency.name], n, r.Latency.Sum.Seconds(), latencyBuckets(&r.Latency), name)
+		histogram := prometheus.MustNewConstHistogram(to.descs[metricLatency.name], n, r.Latency.Sum.Seconds(), latencyBuckets(&r.Latency), name)
+		to.out <- withExemplars(histogram, to.exemplars(name))
 	}
+}
+
+// withExemplars gives buckets a message of theirs, and its trace. Prometheus reads
+// them where it asks for OpenMetrics.
+func withExemplars(histogram prometheus.Metric, exemplars []engine.Exemplar) prometheus.Metric {
+	var of []prometheus.Exemplar
+	for _, x := range exemplars {
+		of = append(of, prometheus.Exemplar{
+			Value: x.Took.Seconds(), Timestamp: x.Time,
+			Labels: prometheus.Labels{"trace_id": hex.EncodeToString(x.TraceID[:]), "span_id": hex.EncodeToString(x.SpanID[:])},
+		})
+	}
+	if len(of) == 0 {
+		return histogram
+	}
+	return prometheus.MustNewMetricWithExemplars(histogram, of...)
 }
 
 // latencyBuckets adds up buckets as Prometheus wants them: every other bound, so

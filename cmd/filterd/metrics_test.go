@@ -194,7 +194,7 @@ func BenchmarkScrape(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			e := manyRules(b, 10_000, busy)
 			metrics := newMetrics(&metricsCollector{
-				stats: e.Stats, modules: func() []*wasmfilter.Module { return nil }, webhooks: func() map[string]*webhook.Endpoint { return nil }, streams: pubsub.NewStreamSource(nil, pubsub.StreamOptions{}), rules: func() int { return 10_000 }, ready: func() error { return nil },
+				stats: e.Stats, modules: func() []*wasmfilter.Module { return nil }, webhooks: func() map[string]*webhook.Endpoint { return nil }, streams: pubsub.NewStreamSource(nil, pubsub.StreamOptions{}), rules: func() int { return 10_000 }, ready: func() error { return nil }, exemplars: e.Exemplars,
 			})
 			b.ReportAllocs()
 			size := math.NaN()

@@ -135,8 +135,18 @@ func runRules(c *cli.Context) error {
 		lease = pubsub.NewLease(rdb, ha.Group, pubsub.LeaseOptions{Lease: ha.Lease, Logger: logger})
 		elected = lease
 	}
+	var export *traceExport // nil: there is no section traces
+	var tracer engine.Tracer
+	if loaded.Traces != nil {
+		if export, err = newTraces(ctx, loaded.Traces, logger); err != nil {
+			return &exitError{code: exitUsage, err: err}
+		}
+		defer export.close()
+		tracer = export
+	}
 	eng, err := loaded.Engine(engine.Config{
 		Lease:        elected,
+		Tracer:       tracer,
 		Sink:         pubsub.NewSink(rdb),
 		Logger:       logger,
 		Attend:       manager.watchdog > 0,
@@ -184,7 +194,7 @@ func runRules(c *cli.Context) error {
 		DrainTimeout: c.Duration("drain") / 2,
 	})
 	logger.Info("starting", "version", version(), "config", loaded.Path, "rules", len(loaded.Rules))
-	reloads.engine, reloads.maxMessage, reloads.server, reloads.ha = eng, loaded.MaxMessage, loaded.Server, loaded.HA
+	reloads.engine, reloads.maxMessage, reloads.server, reloads.ha, reloads.traces = eng, loaded.MaxMessage, loaded.Server, loaded.HA, loaded.Traces
 	if url == "" {
 		reloads.connected = &loaded.Redis
 	}
@@ -195,6 +205,7 @@ func runRules(c *cli.Context) error {
 			reload:  func(ctx context.Context) (adminReloaded, error) { return reloads.ask(ctx, hangups) },
 			streams: streams,
 			lease:   lease,
+			traces:  export,
 		}
 		defer server.close()
 		if err := server.start(loaded.Server); err != nil {
@@ -222,6 +233,7 @@ func runRules(c *cli.Context) error {
 	}
 	err = errors.Join(err, eng.Close())
 	giveBack() // once everything is sent
+	export.close()
 	logWebhooks(logger, reloads.config.Load().Webhooks)
 	if c.Bool("log-memory") {
 		logMemory(logger)

@@ -38,6 +38,7 @@ type reloader struct {
 
 	server *config.Server
 	ha     *config.HA
+	traces *config.Traces
 
 	config  atomic.Pointer[config.Config] // that the engine runs
 	files   []config.File                 // that were read, or tried, last
@@ -136,6 +137,9 @@ func (r *reloader) reload(ctx context.Context, asked bool) (adminReloaded, error
 	}
 	if !reflect.DeepEqual(r.ha, next.HA) {
 		r.logger.Warn("the section ha has changed: it stays as it is until filterd is started again")
+	}
+	if !reflect.DeepEqual(r.traces, next.Traces) {
+		r.logger.Warn("the section traces has changed: it stays as it is until filterd is started again")
 	}
 	return adminReloaded{
 		Generation: generation, Rules: len(next.Rules),
