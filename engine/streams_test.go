@@ -200,6 +200,7 @@ func TestEntries(t *testing.T) {
 			if got := strings.Join(sent, " "); got != test.sent {
 				t.Errorf("sent %q, want %q", got, test.sent)
 			}
+			eventually(t, "the queue is empty", func() bool { return e.Stats().Rules["r"].Queued == 0 }) // which it is after the release
 			if got := e.Stats().Rules["r"]; !reflect.DeepEqual(got, test.stats) {
 				t.Errorf("got  %+v\nwant %+v", got, test.stats)
 			}
