@@ -78,7 +78,8 @@ func (a appender) append(ctx context.Context, batch []filterd.Delivery) {
 	commands := make([]*xadd, len(batch))
 	pipeline := a.rdb.Pipeline()
 	for i := range batch {
-		commands[i] = newXAdd(ctx, &batch[i])
+		d := &batch[i]
+		commands[i] = newXAdd(ctx, d.Channel, d.MaxLen, filterd.DefaultField, d.Payload)
 		_ = pipeline.Process(ctx, commands[i]) // only queues
 	}
 	_, failure := pipeline.Exec(ctx)
@@ -93,7 +94,11 @@ func (a appender) append(ctx context.Context, batch []filterd.Delivery) {
 
 // failAppend makes a delivery to a stream one that was not answered, or refused.
 func failAppend(d *filterd.Delivery, err error) {
-	d.Receivers, d.Err = 0, fmt.Errorf("append to stream %q: %w", d.Channel, err)
+	d.Receivers, d.Err = 0, appendError(d.Channel, err)
+}
+
+func appendError(stream string, err error) error {
+	return fmt.Errorf("append to stream %q: %w", stream, err)
 }
 
 // A once is a command that go-redis does not repeat.
@@ -120,13 +125,13 @@ type xadd struct {
 	replied bool // the server's reply has been read
 }
 
-func newXAdd(ctx context.Context, d *filterd.Delivery) *xadd {
+func newXAdd(ctx context.Context, stream string, maxLen int64, field string, payload []byte) *xadd {
 	args := make([]any, 0, 8)
-	args = append(args, "xadd", d.Channel)
-	if d.MaxLen > 0 {
-		args = append(args, "maxlen", "~", d.MaxLen)
+	args = append(args, "xadd", stream)
+	if maxLen > 0 {
+		args = append(args, "maxlen", "~", maxLen)
 	}
-	command := redis.NewStringCmd(ctx, append(args, "*", filterd.DefaultField, d.Payload)...)
+	command := redis.NewStringCmd(ctx, append(args, "*", field, payload)...)
 	command.SetFirstKeyPos(1)
 	return &xadd{StringCmd: command}
 }

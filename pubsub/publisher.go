@@ -154,13 +154,19 @@ func (p *Publisher) payload(out Outgoing) ([]byte, error) {
 	if filterd.IsGlob(out.Channel) {
 		return nil, fmt.Errorf("publish to %q: that is a pattern, not a channel", out.Channel)
 	}
-	payload, err := p.encode(out, p.registry.Lookup(out.Channel))
+	payload, err := p.checked(out, p.registry.Lookup(out.Channel))
+	if err != nil && !errors.Is(err, filterd.ErrInvalid) {
+		err = fmt.Errorf("publish to %q: %w", out.Channel, err)
+	}
+	return payload, err
+}
+
+// checked makes what goes out by a contract, and holds it against that of its
+// channel.
+func (p *Publisher) checked(out Outgoing, contract *filterd.Contract) ([]byte, error) {
+	payload, err := p.encode(out, contract)
 	if err != nil {
-		var invalid *filterd.ValidationError
-		if errors.As(err, &invalid) {
-			return nil, err
-		}
-		return nil, fmt.Errorf("publish to %q: %w", out.Channel, err)
+		return nil, err
 	}
 	if err := p.registry.CheckWhole(&filterd.Message{Channel: out.Channel, Payload: payload}); err != nil {
 		return nil, err

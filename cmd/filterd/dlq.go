@@ -432,7 +432,7 @@ func (t *replays) one(ctx context.Context, l letter) error {
 	case l.Replayed:
 		err = pubsub.ErrReplayed
 	case !t.d.c.Bool("dry-run"):
-		err = t.d.Replay(ctx, l.Letter.ID, delivery, t.d.field(&l), t.d.c.Bool("keep"))
+		err = t.d.Replay(ctx, l.Letter.ID, delivery, fieldOf(t.d.loaded, l.Channel), t.d.c.Bool("keep"))
 	}
 	switch {
 	case errors.Is(err, pubsub.ErrReplayed):
@@ -488,13 +488,12 @@ func (d *dlq) delivery(l *letter) (filterd.Delivery, error) {
 	return filterd.Delivery{Channel: l.Channel, Stream: l.DeadLetter.ID != "", Sharded: l.Sharded, Payload: payload}, nil
 }
 
-// field returns the field in which the rules look for messages of a letter's
-// stream.
-func (d *dlq) field(l *letter) string {
-	if d.loaded != nil {
-		for _, r := range d.loaded.Rules {
+// fieldOf returns the field in which rules look for messages of a stream.
+func fieldOf(loaded *config.Config, stream string) string {
+	if loaded != nil {
+		for _, r := range loaded.Rules {
 			for _, s := range r.Streams {
-				if s.Name == l.Channel {
+				if s.Name == stream {
 					return s.Field
 				}
 			}

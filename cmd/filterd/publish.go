@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/redis/go-redis/v9"
@@ -18,13 +21,18 @@ import (
 func publishCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "publish",
-		Usage:     "publish messages that keep their channel's contract",
-		ArgsUsage: "CHANNEL [JSON | -]",
+		Usage:     "publish messages that keep their channel's contract, or append them to a stream",
+		ArgsUsage: "CHANNEL [JSON | -], or --stream NAME [JSON | -]",
 		Description: "JSON is the data of one message; - reads one from each line of standard input. A CloudEvents event is\n" +
 			"built around it, but for channels that the config file declares with envelope: raw or bytes. What breaks the\n" +
 			"contract is not sent, and the exit code is 1.\n\n" +
+			"With --stream the message becomes an entry, in the field that the config file's rules read of that stream, or\n" +
+			"event. Lines that come together go out together. An error that is no answer of Redis means that the entry may\n" +
+			"be there: nothing is sent twice.\n\n" +
 			`Example: filterd publish PRICE_DATA '{"symbol": "BTC-USD", "price": 60000, "qty": 1}'`,
-		Flags:  []cli.Flag{configFlag(), urlFlag(), outputFlag()},
+		Flags: []cli.Flag{configFlag(), urlFlag(), outputFlag(),
+			&cli.StringFlag{Name: "stream", Usage: "append to the stream `NAME`"},
+			&cli.Int64Flag{Name: "maxlen", Usage: "with --stream, keep about `N` entries in it; all by default"}},
 		Action: publish,
 	}
 }
@@ -71,73 +79,228 @@ func connectLoaded(c *cli.Context) (redis.UniversalClient, *config.Config, error
 }
 
 func publish(c *cli.Context) error {
-	if c.NArg() < 1 || c.NArg() > 2 {
+	args := c.Args().Slice()
+	stream, maxLen := c.String("stream"), c.Int64("maxlen")
+	switch {
+	case c.IsSet("stream") && stream == "":
+		return usage("want the name of a stream, not an empty one")
+	case c.IsSet("stream") && len(args) > 1:
+		return usage("publish --stream takes the data, and no channel\nRun 'filterd publish --help' for usage")
+	case c.IsSet("maxlen") && stream == "":
+		return usage("--maxlen is a stream's: give --stream")
+	case c.IsSet("maxlen") && maxLen < 1:
+		return usage("--maxlen %d: want 1 or more", maxLen)
+	case stream != "":
+		args = append([]string{stream}, args...)
+	case len(args) < 1 || len(args) > 2:
 		return usage("publish takes a channel and the data\nRun 'filterd publish --help' for usage")
+	case filterd.IsGlob(args[0]):
+		return usage("%q is a pattern: publish to one channel", args[0])
 	}
-	channel, data := c.Args().Get(0), c.Args().Get(1)
-	if filterd.IsGlob(channel) {
-		return usage("%q is a pattern: publish to one channel", channel)
-	}
-	rdb, registry, err := connect(c)
+	rdb, loaded, err := connectLoaded(c)
 	if err != nil {
 		return err
 	}
 	defer rdb.Close()
+	var registry *filterd.Registry
+	if loaded != nil {
+		registry = loaded.Registry
+	}
 	p := &publication{
 		c:         c,
-		channel:   channel,
+		channel:   args[0],
 		publisher: pubsub.NewPublisher(rdb, registry, pubsub.PublisherOptions{Source: "filterd/publish"}),
-		bytes:     registry.Lookup(channel).Envelope == filterd.EnvelopeBytes,
+		bytes:     registry.Lookup(args[0]).Envelope == filterd.EnvelopeBytes,
+		tally:     newTally(c),
 	}
-	if c.NArg() == 2 && data != "-" {
-		return p.publish([]byte(data))
+	var to sender = channelSender{p}
+	if stream != "" {
+		to = &streamSender{publication: p, entry: pubsub.Appending{Stream: stream, Field: fieldOf(loaded, stream), MaxLen: maxLen}}
 	}
-	t := newTally(c)
-	err = eachLine(c.Context, c.App.Reader, t, func(n int, line []byte) error {
-		switch err := p.publish(bytes.Clone(line)); {
-		case err == nil:
-			t.Matched++
-		case errors.Is(err, filterd.ErrInvalid) || errors.Is(err, errNotJSON):
-			t.invalid(n, err)
-		default:
+	if len(args) == 2 && args[1] != "-" {
+		data, err := p.data([]byte(args[1]))
+		if err != nil {
 			return err
 		}
-		return nil
-	})
-	if err != nil {
-		return err
+		return to.one(data)
 	}
-	return t.finish()
+	return p.lines(to)
 }
 
+// A publication is what publish is asked to do, for a channel or stream.
 type publication struct {
 	c         *cli.Context
-	channel   string
+	channel   string // or stream
 	publisher *pubsub.Publisher
-	bytes     bool // the channel's envelope
+	bytes     bool // its envelope
+	tally     *tally
+}
+
+// A sender sends messages to the channel or stream, and prints what came of it.
+type sender interface {
+	// one sends the only message.
+	one(data any) error
+	// line sends the message of a line: now, or with flush.
+	line(n int, data any) error
+	flush() error
 }
 
 var errNotJSON = errors.New("not JSON")
 
-// publish publishes one message and prints how many received it.
-func (p *publication) publish(text []byte) error {
-	var data any = text
-	if !p.bytes {
-		if !json.Valid(text) {
-			return fmt.Errorf("%s: the data is %w: quote it for the shell, as in '{\"price\": 1}'", p.channel, errNotJSON)
-		}
-		data = json.RawMessage(text)
+// data returns the data of a message as it was given.
+func (p *publication) data(text []byte) (any, error) {
+	switch {
+	case p.bytes:
+		return text, nil
+	case !json.Valid(text):
+		return nil, fmt.Errorf("%s: the data is %w: quote it for the shell, as in '{\"price\": 1}'", p.channel, errNotJSON)
 	}
-	receivers, err := p.publisher.Publish(p.c.Context, p.channel, data)
+	return json.RawMessage(text), nil
+}
+
+// lines sends the lines of standard input. What waits is flushed before more of
+// it is waited for, and at the end.
+func (p *publication) lines(to sender) error {
+	input, stop := interruptible(p.c.Context, p.c.App.Reader)
+	defer stop()
+	idle := &idleReader{reader: input, idle: to.flush}
+	err := eachLine(p.c.Context, idle, p.tally, func(n int, line []byte) error {
+		data, err := p.data(bytes.Clone(line))
+		if err == nil {
+			return to.line(n, data)
+		}
+		if failure := to.flush(); failure != nil { // what is wrong with those before comes first
+			return failure
+		}
+		p.tally.invalid(n, err)
+		return nil
+	})
+	if err = cmp.Or(idle.err, err); err == nil {
+		err = to.flush()
+	}
 	if err != nil {
 		return err
 	}
+	return p.tally.finish()
+}
+
+// print prints a line of text, or an object where that is asked for.
+func (p *publication) print(object any, text string) error {
 	if asJSON(p.c) {
-		return printJSON(p.c.App.Writer, struct {
-			Channel   string `json:"channel"`
-			Receivers int64  `json:"receivers"`
-		}{p.channel, receivers})
+		return printJSON(p.c.App.Writer, object)
 	}
-	_, err = fmt.Fprintf(p.c.App.Writer, "%s: %s\n", oneLine(p.channel), count(int(receivers), "receiver"))
+	_, err := fmt.Fprintf(p.c.App.Writer, "%s: %s\n", oneLine(p.channel), text)
 	return err
+}
+
+// An idleReader calls idle before it waits for input. If that fails, the input
+// ends.
+type idleReader struct {
+	reader io.Reader
+	idle   func() error
+	err    error // of idle
+}
+
+// Read implements [io.Reader].
+func (r *idleReader) Read(p []byte) (int, error) {
+	if r.err = r.idle(); r.err != nil {
+		return 0, io.EOF
+	}
+	return r.reader.Read(p)
+}
+
+// A channelSender publishes each message by itself.
+type channelSender struct{ *publication }
+
+func (s channelSender) one(data any) error {
+	receivers, err := s.publisher.Publish(s.c.Context, s.channel, data)
+	if err != nil {
+		return err
+	}
+	return s.print(struct {
+		Channel   string `json:"channel"`
+		Receivers int64  `json:"receivers"`
+	}{s.channel, receivers}, count(int(receivers), "receiver"))
+}
+
+func (s channelSender) line(n int, data any) error {
+	switch err := s.one(data); {
+	case err == nil:
+		s.tally.Matched++
+	case errors.Is(err, filterd.ErrInvalid):
+		s.tally.invalid(n, err)
+	default:
+		return err
+	}
+	return nil
+}
+
+func (channelSender) flush() error { return nil }
+
+// The bounds of what is appended at once: messages, and the bytes of their data.
+const (
+	maxAppended      = 256
+	maxAppendedBytes = 1 << 20
+)
+
+// A streamSender appends messages that come together in one go.
+type streamSender struct {
+	*publication
+	entry pubsub.Appending // but for its data
+	batch []pubsub.Appending
+	at    []int // the lines of batch
+	size  int   // the bytes of its data
+}
+
+func (s *streamSender) one(data any) error {
+	s.add(0, data)
+	result := s.publisher.AppendBatch(s.c.Context, s.batch)[0]
+	if result.Err != nil {
+		return result.Err
+	}
+	return s.printID(result.ID)
+}
+
+func (s *streamSender) printID(id string) error {
+	return s.print(struct {
+		Stream string `json:"stream"`
+		ID     string `json:"id"`
+	}{s.channel, id}, id)
+}
+
+func (s *streamSender) add(n int, data any) {
+	entry := s.entry
+	entry.Data = data
+	s.batch, s.at = append(s.batch, entry), append(s.at, n)
+	switch data := data.(type) {
+	case []byte:
+		s.size += len(data)
+	case json.RawMessage:
+		s.size += len(data)
+	}
+}
+
+func (s *streamSender) line(n int, data any) error {
+	if s.add(n, data); len(s.batch) < maxAppended && s.size < maxAppendedBytes {
+		return nil
+	}
+	return s.flush()
+}
+
+// flush appends what was read, also where the end has come meanwhile.
+func (s *streamSender) flush() error {
+	var failure error
+	for i, result := range s.publisher.AppendBatch(context.WithoutCancel(s.c.Context), s.batch) {
+		switch err := result.Err; {
+		case err == nil:
+			s.tally.Matched++
+			failure = cmp.Or(failure, s.printID(result.ID))
+		case errors.Is(err, filterd.ErrInvalid):
+			s.tally.invalid(s.at[i], err)
+		case failure == nil:
+			failure = fmt.Errorf("line %d: %w", s.at[i], err)
+		}
+	}
+	s.batch, s.at, s.size = s.batch[:0], s.at[:0], 0
+	return failure
 }
