@@ -31,6 +31,9 @@ type entryPart struct {
 	since   time.Time // when Redis may have replied, at the earliest
 }
 
+// isNamed reports whether a command replies entries beside their stream's name.
+func isNamed(command string) bool { return command == "XREADGROUP" || command == "XREAD" }
+
 // connectEntries makes a connection for entries of at most maxMessage bytes: one
 // of its own from a client of one server. Others choose the server themselves.
 func connectEntries(ctx context.Context, rdb redis.UniversalClient, stream string, maxMessage int) (entryConn, error) {
@@ -63,7 +66,7 @@ type wiredEntries struct {
 }
 
 func (w *wiredEntries) ask(name string, args ...string) error {
-	w.named, w.since, w.waiting = name == "XREADGROUP", time.Now(), true
+	w.named, w.since, w.waiting = isNamed(name), time.Now(), true
 	return w.send(name, args...)
 }
 
@@ -116,7 +119,7 @@ func (l *lentEntries) ready() bool { return false }
 
 func (l *lentEntries) next(ctx context.Context) (entryPart, error) {
 	command := newOnce(ctx, l.stream, l.args...)
-	named, since := l.args[0] == "XREADGROUP", time.Now()
+	named, since := isNamed(l.args[0].(string)), time.Now()
 	l.args = nil
 	_ = l.rdb.Process(ctx, command) // the command has the error
 	reply, err := command.Result()

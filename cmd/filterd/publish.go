@@ -22,15 +22,19 @@ func publishCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "publish",
 		Usage:     "publish messages that keep their channel's contract, or append them to a stream",
-		ArgsUsage: "CHANNEL [JSON | -], or --stream NAME [JSON | -]",
+		ArgsUsage: "CHANNEL [JSON | TEXT | -], or --stream NAME [JSON | TEXT | -]",
 		Description: "JSON is the data of one message; - reads one from each line of standard input. A CloudEvents event is\n" +
 			"built around it, but for channels that the config file declares with envelope: raw or bytes. What breaks the\n" +
 			"contract is not sent, and the exit code is 1.\n\n" +
 			"With --stream the message becomes an entry, in the field that the config file's rules read of that stream, or\n" +
 			"event. Lines that come together go out together. An error that is no answer of Redis means that the entry may\n" +
 			"be there: nothing is sent twice.\n\n" +
-			`Example: filterd publish PRICE_DATA '{"symbol": "BTC-USD", "price": 60000, "qty": 1}'`,
+			"With --raw the payload is the text itself, byte for byte, as any client of Redis may send it. It is sent\n" +
+			"whatever the contract says; what that would refuse is told on standard error.\n\n" +
+			`Example: filterd publish PRICE_DATA '{"symbol": "BTC-USD", "price": 60000, "qty": 1}'` + "\n" +
+			`Example: filterd publish --raw PRICE_DATA 'no JSON'`,
 		Flags: []cli.Flag{configFlag(), urlFlag(), outputFlag(),
+			&cli.BoolFlag{Name: "raw", Usage: "send the text as it is: no event is built, and no contract holds it up"},
 			&cli.StringFlag{Name: "stream", Usage: "append to the stream `NAME`"},
 			&cli.Int64Flag{Name: "maxlen", Usage: "with --stream, keep about `N` entries in it; all by default"}},
 		Action: publish,
@@ -113,6 +117,11 @@ func publish(c *cli.Context) error {
 		bytes:     registry.Lookup(args[0]).Envelope == filterd.EnvelopeBytes,
 		tally:     newTally(c),
 	}
+	if c.Bool("raw") {
+		if err := p.takeRaw(rdb, registry); err != nil {
+			return err
+		}
+	}
 	var to sender = channelSender{p}
 	if stream != "" {
 		to = &streamSender{publication: p, entry: pubsub.Appending{Stream: stream, Field: fieldOf(loaded, stream), MaxLen: maxLen}}
@@ -132,8 +141,21 @@ type publication struct {
 	c         *cli.Context
 	channel   string // or stream
 	publisher *pubsub.Publisher
-	bytes     bool // its envelope
+	bytes     bool // its envelope, or what --raw makes of it
 	tally     *tally
+	told      *filterd.Registry // with --raw, the contracts that are told of, and no more; else nil
+}
+
+// takeRaw makes the texts the payloads, and has the contracts told only.
+func (p *publication) takeRaw(rdb redis.UniversalClient, contracts *filterd.Registry) error {
+	const largest = 512 << 20 // of a value in Redis
+	anything, err := filterd.NewRegistry(filterd.Contract{Channel: "*", Envelope: filterd.EnvelopeBytes, MaxSize: largest})
+	if err != nil {
+		return err
+	}
+	p.publisher = pubsub.NewPublisher(rdb, anything, pubsub.PublisherOptions{})
+	p.bytes, p.told = true, contracts
+	return nil
 }
 
 // A sender sends messages to the channel or stream, and prints what came of it.
@@ -149,11 +171,16 @@ var errNotJSON = errors.New("not JSON")
 
 // data returns the data of a message as it was given.
 func (p *publication) data(text []byte) (any, error) {
+	if p.told != nil {
+		if err := p.told.Check(&filterd.Message{Channel: p.channel, Payload: text}); err != nil {
+			fmt.Fprintf(p.c.App.ErrWriter, "sent, although %s\n", oneLine(err.Error()))
+		}
+	}
 	switch {
 	case p.bytes:
 		return text, nil
 	case !json.Valid(text):
-		return nil, fmt.Errorf("%s: the data is %w: quote it for the shell, as in '{\"price\": 1}'", p.channel, errNotJSON)
+		return nil, fmt.Errorf("%s: the data is %w: quote it for the shell, as in '{\"price\": 1}', or send it as it is by --raw", p.channel, errNotJSON)
 	}
 	return json.RawMessage(text), nil
 }

@@ -63,6 +63,9 @@ func newRecord(m *filterd.Message) record {
 	if m.Sharded {
 		r.Channel, r.Sharded = "", m.Channel
 	}
+	if m.ID != "" {
+		r.Channel, r.Stream, r.ID = "", m.Channel, m.ID
+	}
 	r.Payload, r.PayloadBase64 = textOrBase64(m.Payload)
 	return r
 }

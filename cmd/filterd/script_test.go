@@ -71,6 +71,7 @@ func scriptParams(t *testing.T, p testscript.Params) testscript.Params {
 		"subscribed": subscribed,
 		"entries":    entries,
 		"pending":    pending,
+		"blocked":    blocked,
 		"patterns":   patterns,
 		"cut":        cut,
 		"sigterm":    sigterm,
@@ -154,6 +155,17 @@ func entries(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	rdb := ts.Value("redis").(*redis.Client)
 	until(ts, "entries of "+args[0], args[1], func() (any, error) { return rdb.XLen(context.Background(), args[0]).Result() })
+}
+
+// blocked waits until a client waits for an entry.
+func blocked(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: blocked")
+	}
+	until(ts, "a client waits", "true", func() (any, error) {
+		info, err := ts.Value("redis").(*redis.Client).Info(context.Background(), "clients").Result()
+		return strings.Contains(info, "blocked_clients:1"), err
+	})
 }
 
 func pending(ts *testscript.TestScript, neg bool, args []string) {

@@ -18,8 +18,8 @@ func tailRule(c *cli.Context) error {
 			return usage("--%s: a rule has its own condition; --outcome chooses what to show", name)
 		}
 	}
-	if c.NArg() > 0 {
-		return usage("tail --rule takes no channels: the rule has its own")
+	if c.NArg() > 0 || c.IsSet("stream") {
+		return usage("tail --rule takes no channels, and no stream: the rule has its own")
 	}
 	query := url.Values{}
 	if outcome := c.String("outcome"); outcome != "" {
