@@ -114,7 +114,9 @@ func (o Options) Client() (redis.UniversalClient, error) {
 	if err != nil {
 		return nil, fmt.Errorf("redis options: %w", err)
 	}
-	return redis.NewUniversalClient(universal), nil
+	rdb := redis.NewUniversalClient(universal)
+	followSlots(rdb)
+	return rdb, nil
 }
 
 // address returns where valid options lead, for errors.

@@ -203,6 +203,17 @@ func TestShardedSourceFollowsSlots(t *testing.T) {
 	}
 }
 
+// endsWithDialling waits at the test's end, after that of its clients, for what
+// go-redis leaves: it looks for a dead server once a second.
+func endsWithDialling(t *testing.T) {
+	t.Cleanup(func() {
+		eventually(t, "the client has ended", func() bool {
+			stacks := make([]byte, 1<<20)
+			return !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("tryDial"))
+		})
+	})
+}
+
 // A replica takes over the slots of a master that died; the channels of others
 // are not touched.
 //
@@ -213,12 +224,7 @@ func TestShardedSourceFailover(t *testing.T) {
 	}
 	const timeout = "1000" // milliseconds until a server counts as failed
 	servers := redistest.StartCluster(t, "--cluster-node-timeout", timeout, "--repl-diskless-sync-delay", "0")
-	t.Cleanup(func() { // after the client's end: it looks for a dead server once a second
-		eventually(t, "the client has ended", func() bool {
-			stacks := make([]byte, 1<<20)
-			return !bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("tryDial"))
-		})
-	})
+	endsWithDialling(t)
 	var slot int
 	if _, err := fmt.Sscan(servers[0].Do("CLUSTER", "KEYSLOT", "{1}"), &slot); err != nil {
 		t.Fatal(err)
