@@ -159,6 +159,16 @@ func (g *group) join() *member {
 
 func (m *member) signal(s syscall.Signal) { _ = m.cmd.Process.Signal(s) } // it may have ended
 
+// stop stops a member, and returns when it stands still.
+func (m *member) stop() {
+	m.Helper()
+	m.signal(syscall.SIGSTOP)
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(m.cmd.Process.Pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		m.Fatalf("it has not stopped: %v, %v", status, err)
+	}
+}
+
 func (m *member) status() adminStatus {
 	m.Helper()
 	return getJSON[adminStatus](m, request{url: m.url + "/api/v1/status"})
@@ -230,7 +240,7 @@ func TestHA(t *testing.T) {
 	}
 	before, stoodBy := b.heard()
 	eventually(t, "what b has sent comes", func() bool { g.mu.Lock(); defer g.mu.Unlock(); return g.came[len(g.came)-1] == sent })
-	b.signal(syscall.SIGSTOP)
+	b.stop()
 	g.pause(false)
 	g.leads(c)
 	b.signal(syscall.SIGCONT)
