@@ -109,6 +109,7 @@ func TestStreamSource(t *testing.T) {
 	add(server, "s", "7")
 	h.want(t, append(want, "7")...)
 	pendingIs(t, server, "s", 0)
+	eventually(t, "all are counted as acknowledged", func() bool { return s.Stats()[0].Acknowledged == 6 })
 	if got := fmt.Sprintf("%+v", s.Stats()); got != "[{Stream:s Group:filterd Consumer:me Read:6 Redelivered:0 Claimed:0 Acknowledged:6 Malformed:3 Poison:0 Trimmed:0 Held:0 Wanted:true Err:<nil>}]" {
 		t.Error(got)
 	}
