@@ -103,36 +103,59 @@ func isTracestate(text string) bool {
 
 // TraceContext returns the trace that an event says it belongs to. There is none
 // where the message is no event, or its traceparent is missing or not valid; a
-// tracestate that is not valid is left out. It is looked for each time.
+// tracestate that is not valid is left out.
 func (m *Message) TraceContext() (t TraceContext, ok bool) {
 	if !m.IsEvent() || !m.view.extended {
 		return TraceContext{}, false
 	}
-	var parent, state projection.Value
-	for member := range projection.Members(m.Payload, 0) {
-		switch {
-		case member.Is(m.Payload, TraceparentAttribute):
-			parent = member.Value
-		case member.Is(m.Payload, TracestateAttribute):
-			state = member.Value
-		}
-	}
+	parent, state := m.view.trace.parent, m.view.trace.state
 	if parent.Kind != projection.String {
 		return TraceContext{}, false
 	}
-	text := parent.Inside(m.Payload)
+	text := parent.Inside(m.view.document)
 	if parent.Flags&projection.Escaped != 0 {
-		text = []byte(projection.Unquote(parent.Of(m.Payload)))
+		text = []byte(projection.Unquote(parent.Of(m.view.document)))
 	}
 	if t, ok = parseTraceparent(text); !ok {
 		return TraceContext{}, false
 	}
 	if state.Kind == projection.String {
-		if text := projection.Unquote(state.Of(m.Payload)); isTracestate(text) {
+		if text := projection.Unquote(state.Of(m.view.document)); isTracestate(text) {
 			t.State = text
 		}
 	}
 	return t, true
+}
+
+// traceValues are where the attributes of a trace stand in an event.
+type traceValues struct{ parent, state projection.Value }
+
+// readTrace looks for them among the extensions of an event. This is on the path
+// of every event that has some.
+func (v *view) readTrace(others *projection.Others) {
+	v.trace = traceValues{}
+	for i := range others.Count {
+		o := &others.List[i]
+		switch string(v.document[o.KeyStart:o.KeyEnd]) {
+		case TraceparentAttribute:
+			v.trace.parent = o.Value
+		case TracestateAttribute:
+			v.trace.state = o.Value
+		}
+	}
+}
+
+// findTrace is readTrace for an event that was decoded.
+func (v *view) findTrace() {
+	v.trace = traceValues{}
+	for member := range projection.Members(v.document, 0) {
+		switch memberName(v.document, member) {
+		case TraceparentAttribute:
+			v.trace.parent = member.Value
+		case TracestateAttribute:
+			v.trace.state = member.Value
+		}
+	}
 }
 
 type traceKey struct{}

@@ -16,7 +16,8 @@ type view struct {
 	err        *ValidationError // Channel is left empty: the message knows it
 	binary     []byte           // the decoded data_base64
 	stamp      stamp            // if the contract asks for it
-	extended   bool             // the event has extensions
+	extended   bool             // the event has extensions; then trace holds
+	trace      traceValues
 
 	data       any
 	decoded    bool           // data is
@@ -126,8 +127,12 @@ func (m *Message) scan() {
 		if v.binary = event.Binary; stamped {
 			v.stamp = stampOf(event)
 		}
-	} else if stamped {
-		v.readStamp(&others)
+		v.findTrace()
+	} else if v.extended {
+		v.readTrace(&others)
+		if stamped {
+			v.readStamp(&others)
+		}
 	}
 	v.reading = readEvent
 	if v.binary != nil {

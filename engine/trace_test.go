@@ -156,6 +156,52 @@ xadd stream < process in`
 	}
 }
 
+// A callback's or webhook's place in a trace is its own span; that of a message
+// that nobody records is where that came from.
+func TestTraceContextOfTargets(t *testing.T) {
+	unsampled := traceparent[:len(traceparent)-1] + "0"
+	tracer, spans := record(t, tracing.Options{})
+	for _, test := range []struct {
+		tracer        engine.Tracer
+		payload, want string
+	}{
+		{tracer, traced(unsampled, `1`), unsampled},
+		{tracer, traced("garbage", `1`), ""},
+		{tracer, `1`, ""},
+		{tracer, traced(traceparent, `1`), "SPAN"},
+		{nil, traced(traceparent, `1`), ""},
+	} {
+		got := make(chan string, 1)
+		e := newEngine(t, engine.Config{Tracer: test.tracer, Table: compile(t, engine.Definition{
+			Rules: []engine.Rule{{Name: "r", From: []string{"in"}, To: post("ops")}},
+			Webhooks: map[string]engine.Webhook{"ops": &hook{concurrency: 1, post: func(ctx context.Context, _ *filterd.Message) error {
+				at, ok := filterd.TraceContextOf(ctx)
+				if ok {
+					got <- at.Traceparent()
+				} else {
+					got <- ""
+				}
+				return nil
+			}}},
+		})})
+		if err := e.Process(t.Context(), message("in", test.payload)); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+		want := test.want
+		for _, s := range spans.Ended() {
+			if s.Name() == "post ops" {
+				want = strings.Replace(want, "SPAN", "00-"+traceID+"-"+s.SpanContext().SpanID().String()+"-01", 1)
+			}
+		}
+		if at := <-got; at != want {
+			t.Errorf("%s: %q, want %q", test.payload, at, want)
+		}
+	}
+}
+
 // An event goes on as it came, unless the engine is told to make its own span the
 // traceparent; what is in no recorded trace stays as it is in any case.
 func TestReplaceTraceparent(t *testing.T) {

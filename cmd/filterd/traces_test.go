@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/redis/go-redis/v9"
 	collect "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	otlp "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
@@ -74,6 +75,15 @@ func (s *otlpServer) span(name string) *otlp.Span {
 	return s.spans[name]
 }
 
+// attributesOf returns the attributes of a span that are text.
+func attributesOf(s *otlp.Span) map[string]string {
+	attributes := map[string]string{}
+	for _, a := range s.Attributes {
+		attributes[a.Key] = a.Value.GetStringValue()
+	}
+	return attributes
+}
+
 func (s *otlpServer) count() (asked, spans int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,6 +121,7 @@ rules:
   r: {from: "in*", when: data.n > 1, set: {m: data.n}, to: [v1, {webhook: ops}]}
   next: {from: v1, when: data.m == 2, to: v2}
   bad: {from: "in*", when: data.n.x > 1, to: v3}
+  entries: {from: {stream: trades, group: bots}, to: {stream: kept}}
 `)
 	d.must(d.rdb.Publish(t.Context(), "in", tracedEvent(testParent)).Err())
 	got := map[string]string{}
@@ -120,7 +131,9 @@ rules:
 		got[m.Channel] = m.Payload
 	}
 	headers := <-hooked
-	names := []string{"process in*", "publish v1", "post ops", "process v1", "publish v2"}
+	entry, err := d.rdb.XAdd(t.Context(), &redis.XAddArgs{Stream: "trades", Values: []string{"event", tracedEvent(testParent)}}).Result()
+	d.must(err)
+	names := []string{"process in*", "publish v1", "post ops", "process v1", "publish v2", "process trades", "xadd kept"}
 	waitUntil(t, "the collector has all spans", func() bool { _, n := server.count(); return n == len(names) })
 	parent := func(name string) string { return fmt.Sprintf("%x", server.span(name).ParentSpanId) }
 	id := func(name string) string { return fmt.Sprintf("%x", server.span(name).SpanId) }
@@ -130,6 +143,9 @@ rules:
 		"post ops":    id("process in*"),
 		"process v1":  id("publish v1"),
 		"publish v2":  id("process v1"),
+
+		"process trades": "00f067aa0ba902b7",
+		"xadd kept":      id("process trades"),
 	} {
 		if got := parent(child); got != want {
 			t.Errorf("%s is below %s, want %s", child, got, want)
@@ -147,6 +163,9 @@ rules:
 			t.Errorf("%s: got %s\nwant %s", channel, got[channel], want)
 		}
 	}
+	if kept := d.rdb.XRange(t.Context(), "kept", "-", "+").Val(); len(kept) != 1 || kept[0].Values["event"] != tracedEvent("00-"+testTrace+"-"+id("xadd kept")+"-01") {
+		t.Errorf("%v", kept)
+	}
 	if headers.Get("Traceparent") != "00-"+testTrace+"-"+id("post ops")+"-01" || headers.Get("Tracestate") != "a=1" {
 		t.Errorf("the webhook is told %v", headers)
 	}
@@ -157,10 +176,7 @@ rules:
 	if process.Status.Code != otlp.Status_STATUS_CODE_ERROR || !strings.HasPrefix(process.Status.Message, "rule bad: when: ") || len(process.Events) != 2 {
 		t.Errorf("%v", process)
 	}
-	attributes := map[string]string{}
-	for _, a := range process.Attributes {
-		attributes[a.Key] = a.Value.GetStringValue()
-	}
+	attributes := attributesOf(process)
 	for key, want := range map[string]string{
 		"messaging.system": "redis", "messaging.destination.name": "in", "messaging.destination.template": "in*", "messaging.operation.type": "process",
 		"messaging.message.id": "7", "cloudevents.event_id": "7", "cloudevents.event_source": "bot", "cloudevents.event_type": "trade",
@@ -168,6 +184,9 @@ rules:
 		if attributes[key] != want {
 			t.Errorf("%s is %q", key, attributes[key])
 		}
+	}
+	if attributes := attributesOf(server.span("process trades")); attributes["messaging.message.id"] != entry || attributes["messaging.consumer.group.name"] != "bots" || attributes["cloudevents.event_id"] != "7" {
+		t.Errorf("%v", attributes)
 	}
 	server.mu.Lock()
 	if server.service["service.name"] != "bots" || server.service["service.version"] == "" || server.service["deployment.environment"] != "test" || server.header.Get("Authorization") != "Bearer hunter2" {
@@ -270,4 +289,35 @@ func TestTracesWithoutCollector(t *testing.T) {
 	if s := server.span("process in"); len(s.ParentSpanId) > 0 {
 		t.Errorf("%v has a parent", s)
 	}
+}
+
+// A collector that takes requests and never answers holds up neither messages nor
+// the end, and no more spans wait for it than may.
+func TestTracesHang(t *testing.T) {
+	release := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	defer server.Close()
+	defer close(release)
+	const messages = maxSpans // two spans for each
+	var d *daemon
+	t.Run("daemon", func(t *testing.T) {
+		t.Cleanup(func() { // after the daemon's end
+			lines := d.log.lines("spans")
+			if len(lines) != 1 || lines[0]["sent"] != 0.0 || lines[0]["dropped"] != 2.0*messages {
+				t.Errorf("%v", lines)
+			}
+		})
+		var url string
+		d, url = newTracedDaemon(t, `{endpoint: "`+server.URL+`", sample: 1}`, "rules: {r: {from: in, to: v1}}\n")
+		pipe := d.rdb.Pipeline()
+		for i := range messages {
+			pipe.Publish(t.Context(), "in", i)
+		}
+		_, err := pipe.Exec(t.Context())
+		d.must(err)
+		waitUntil(t, "messages go on, and spans are dropped", func() bool {
+			got := scrape(t, request{url: url + "/metrics"})
+			return got[`filterd_rule_deliveries_total{rule="r"}`] == messages && got["filterd_spans_dropped_total"] == 2*messages-maxSpans
+		})
+	})
 }
