@@ -271,52 +271,86 @@ func TestContainerCommands(t *testing.T) {
 	}
 }
 
-// TestContainerHealthcheck runs the healthchecks' own arguments, and the rules
-// that the image starts with, against a Redis that answers and one that does not.
+// TestContainerHealthcheck runs the healthchecks' own arguments beside the image's
+// own command, with the rules that it starts with: while Redis is there, while it
+// is gone, while the rules are being edited, and when the daemon is gone.
 func TestContainerHealthcheck(t *testing.T) {
-	p, bin := loadCompose(t), buildFilterd(t)
+	p, df, bin := loadCompose(t), readDockerfile(t), buildFilterd(t)
 	s := p.Services["filterd"]
-	mounts := map[string]string{}
-	for _, v := range s.Volumes {
-		mounts[v.Target] = v.Source
-	}
-	args := slices.Clone(s.HealthCheck.Test[2:])
-	for i, arg := range args {
-		args[i] = hostPath(arg, mounts)
-	}
-	if df := readDockerfile(t); !slices.Equal(df.healthcheck, s.HealthCheck.Test[1:]) {
+	if !slices.Equal(df.healthcheck, s.HealthCheck.Test[1:]) {
 		t.Errorf("the image's healthcheck is %q, the service's %q", df.healthcheck, s.HealthCheck.Test[1:])
 	}
-	addr := redistest.Start(t).Addr
-
-	for _, c := range []struct {
-		name, addr string
-		args       []string
-		code       int
-	}{
-		{"redis answers", addr, args, 0},
-		{"redis is gone", freeAddr(t), args, 3},
-		{"no such file", addr, []string{"check", "--redis", "-c", filepath.Join(t.TempDir(), "none.yaml")}, 2},
-		{"its rules pass their tests", addr, []string{"test", "-c", hostPath("/etc/filterd/filterd.yaml", mounts)}, 0},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(*s.HealthCheck.Timeout))
-			defer cancel()
-			cmd := exec.CommandContext(ctx, bin, c.args...)
-			cmd.Env = append(os.Environ(), "REDIS_URL=redis://"+c.addr+"/0")
-			out, err := cmd.CombinedOutput()
-			if ctx.Err() != nil {
-				t.Fatalf("filterd %v took longer than the healthcheck's timeout\n%s", c.args, out)
-			}
-			var exit *exec.ExitError
-			if err != nil && !errors.As(err, &exit) {
-				t.Fatal(err)
-			}
-			if got := cmd.ProcessState.ExitCode(); got != c.code {
-				t.Errorf("filterd %v: exit %d, want %d\n%s", c.args, got, c.code, out)
-			}
-		})
+	rules, err := os.ReadFile(filepath.Join(root, "deploy/filterd.yaml"))
+	if err != nil {
+		t.Fatal(err)
 	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "filterd.yaml")
+	write := func(text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(string(rules))
+	server := redistest.Start(t)
+	env := append(os.Environ(), "REDIS_URL=redis://"+server.Addr+"/0", "FILTERD_LISTEN="+freeAddr(t))
+	command := func(ctx context.Context, args []string) *exec.Cmd {
+		args = slices.Clone(args)
+		for i, arg := range args {
+			args[i] = hostPath(arg, map[string]string{"/etc/filterd": dir})
+		}
+		cmd := exec.CommandContext(ctx, bin, args...)
+		cmd.Env = env
+		return cmd
+	}
+	exit := func(args []string) (code int, out []byte) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(*s.HealthCheck.Timeout))
+		defer cancel()
+		cmd := command(ctx, args)
+		out, err := cmd.CombinedOutput()
+		var exited *exec.ExitError
+		if ctx.Err() != nil || err != nil && !errors.As(err, &exited) {
+			t.Fatalf("filterd %v: %v, %v\n%s", args, err, ctx.Err(), out)
+		}
+		return cmd.ProcessState.ExitCode(), out
+	}
+	want := func(state string, code int) {
+		t.Helper()
+		var got int
+		var out []byte
+		for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+			if got, out = exit(df.healthcheck[1:]); got == code {
+				return
+			}
+		}
+		t.Fatalf("%s: the healthcheck exits with %d, want %d\n%s", state, got, code, out)
+	}
+
+	if code, out := exit([]string{"test", "-c", "/etc/filterd/filterd.yaml"}); code != 0 {
+		t.Errorf("the image's rules fail their tests:\n%s", out)
+	}
+	want("no daemon", 3)
+	daemon := command(t.Context(), df.cmd)
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	want("it runs", 0)
+	write("rules: {half: {from: ")
+	if code, out := exit(df.healthcheck[1:]); code == 0 {
+		t.Errorf("a file without a section server says where the daemon is: %s", out)
+	}
+	write(strings.Replace(string(rules), "when: ", "when: oops.", 1))
+	want("the rules are being edited", 0)
+	server.Stop()
+	want("redis is gone", 1)
+	server.Restart()
+	want("redis is back", 0)
+	if err := daemon.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = daemon.Wait() // killed
+	want("the daemon is gone", 3)
 }
 
 func loadCompose(t *testing.T) *types.Project {
