@@ -3,6 +3,7 @@
 package faultproxy
 
 import (
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -64,6 +65,16 @@ func (p *Proxy) Cut() {
 	for client, server := range p.links {
 		client.Close()
 		server.Close()
+	}
+}
+
+// Say sends a text on every open connection to its client, as if it came from the
+// server, whose own words may be around it.
+func (p *Proxy) Say(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for client := range p.links {
+		_, _ = io.WriteString(client, text) // who has left doesn't hear it
 	}
 }
 
