@@ -36,7 +36,7 @@ func blocks(t *testing.T, document, language string) []string {
 // Each of these files is whole, has tests beside its rules, and passes them.
 func TestReadmeRules(t *testing.T) {
 	t.Setenv("HOOK_KEY", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-	for _, document := range []string{"README.md", "docs/cookbook.md", "docs/migration.md"} {
+	for _, document := range []string{"README.md", "docs/cookbook.md", "docs/operations.md", "docs/migration.md"} {
 		for i, block := range blocks(t, document, "yaml") {
 			file, err := config.Parse(document, []byte(block), config.Callbacks(map[string]engine.Callback{}))
 			if err != nil {
@@ -94,7 +94,7 @@ func page([]byte) error { return nil }
 
 var _ = []any{fmt.Sprint, slog.Default, filterd.SpecVersion, channels.PriceData, config.Load, engine.New, exprfilter.Compile, pubsub.Connect}
 `)
-	for _, block := range blocks(t, "README.md", "go") {
+	for _, block := range append(blocks(t, "README.md", "go"), blocks(t, "docs/go.md", "go")...) {
 		declared := ""
 		if !strings.Contains(block, "rdb, err") { // it goes on from the block before
 			declared = "rdb redis.UniversalClient, registry *filterd.Registry"

@@ -312,7 +312,7 @@ func TestLeaseIsRefused(t *testing.T) {
 	}
 }
 
-// The permissions that the README names are enough.
+// The permissions that docs/operations.md names are enough.
 func TestLeasePermissions(t *testing.T) {
 	server := redistest.Start(t)
 	server.Do(strings.Fields("ACL SETUSER u on >p +evalsha +eval +get +set +del +pttl +pexpire +hmget +hset +time ~filterd:ha:*")...)

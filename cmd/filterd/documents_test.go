@@ -28,6 +28,7 @@ func TestDocuments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	documents = append(documents, "../../README.md")
 	dir := t.TempDir()
 	var scripts []string
 	for _, document := range documents {
