@@ -21,6 +21,7 @@ func TestFaults(t *testing.T) {
 		{`data.n + "c" == "1c"`, `1:8: data.n is a number and "c" a string: + takes two numbers or two strings (string(data.n) makes a string of it)`},
 		{`data.n ** data.s > 1`, `1:8: data.n or data.s is a string: ** takes two numbers`},
 		{`data.n % 2 == 0`, `1:8: data.n is a float and 2 an integer: % takes two integers (int(data.n) makes an integer of it)`},
+		{`data.s * (data.q ?? 0) > 1`, `1:8: data.s is a string and (data.q ?? 0) a number: * takes two numbers (float(data.s) makes a number of it)`},
 		{`-data.q < 1`, `1:1: data.q is missing or null: - takes a number (write (data.q ?? 0), or ask data.q != nil first)`},
 		{`-data.b < 1`, `1:1: data.b is a boolean: - takes a number`},
 		{`now() - data.q > duration("1s")`, `1:7: data.q is missing or null: - needs a value (ask data.q != nil first)`},
@@ -55,7 +56,7 @@ func TestFaults(t *testing.T) {
 		{`all(data.l, # > 0)`, `1:15: # is a string and 0 a number: > takes two numbers or two strings (float(#) makes a number of it)`},
 		{`len(filter(data.l, .x > 0)) > 1`, `1:21: # is a number: it has no member x`},
 		{`let x = data.q; x > 1`, `1:19: x is missing or null: > needs a value (write (x ?? 0), or ask x != nil first)`},
-		{`(data.n > 0 ? nil : 1) + 1 == 2`, `1:24: data.n > 0 ? nil : 1 is nil: + needs a value`},
+		{`(data.n > 0 ? nil : 1) + 1 == 2`, `1:24: (data.n > 0 ? nil : 1) is nil: + needs a value`},
 		{"\n  data.ü > 1", `2:10: data.ü is missing or null: > needs a value (write (data.ü ?? 0), or ask data.ü != nil first)`},
 		// What expr says well enough.
 		{`date(data.s) > now()`, `1:1: invalid date x`},

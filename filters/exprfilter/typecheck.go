@@ -203,10 +203,13 @@ func text(n ast.Node) string {
 // show writes a node as an expression has it, in short.
 func show(n ast.Node) string {
 	const most = 60
-	if p, ok := n.(*ast.PointerNode); ok {
-		return "#" + p.Name
-	}
 	s := n.String()
+	switch n := n.(type) {
+	case *ast.PointerNode:
+		return "#" + n.Name
+	case *ast.BinaryNode, *ast.ConditionalNode:
+		s = "(" + s + ")"
+	}
 	if utf8.RuneCountInString(s) > most {
 		return string([]rune(s)[:most]) + "…"
 	}
@@ -446,7 +449,7 @@ func (c *checker) binary(n *ast.BinaryNode) typ {
 // equality checks == and !=.
 func (c *checker) equality(n *ast.BinaryNode, l, r typ) {
 	if neverEqual(l, r) {
-		c.report(Fault, n, conversion(n, l, r), "%s is %s and %s %s: they are never equal", text(n.Left), l, text(n.Right), r)
+		c.report(Fault, n, conversion(n, l, r), "%s is %s and %s %s: they are never equal", show(n.Left), l, show(n.Right), r)
 		return
 	}
 	if len(l.values) == 1 && len(r.values) != 1 {
@@ -490,7 +493,7 @@ func (c *checker) operands(n *ast.BinaryNode, l, r typ, why string, take ...kind
 		c.maybeMissing(n.Right, r, all)
 		return true
 	}
-	c.report(Fault, n, conversion(n, l, r), "%s is %s and %s %s: %s", text(n.Left), c.nameOf(n, l), text(n.Right), c.nameOf(n, r), why)
+	c.report(Fault, n, conversion(n, l, r), "%s is %s and %s %s: %s", show(n.Left), c.nameOf(n, l), show(n.Right), c.nameOf(n, r), why)
 	return false
 }
 
