@@ -130,6 +130,32 @@ rules:
 	}
 }
 
+// Tests of what a module fails on say nothing of the tests after them, however
+// many they are.
+func TestModulesThatFailInTests(t *testing.T) {
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	path, err := filepath.Abs(probe)
+	if err != nil {
+		t.Fatal(err)
+	}
+	traps := strings.Repeat("      - {in: u, out: error}\n", 9)
+	c, err := parse(fmt.Sprintf("channels: {in: {envelope: bytes}}\nmodules: {m: {path: %s, kv: memory}}\n"+
+		"rules:\n  r:\n    from: in\n    wasm: m\n    to: out\n    tests:\n%s      - {in: kin=1, out: out, payload: \"1\"}\n", path, traps))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	results, err := c.RunTests()
+	if err != nil || len(results) != 10 {
+		t.Fatal(err, results)
+	}
+	for _, r := range results {
+		if !r.OK || r.Test.Outcome == OutcomeError && !strings.Contains(r.Got, "trapped: unreachable") {
+			t.Errorf("%s: %s", r.Test, strings.Join(r.Report(), "\n"))
+		}
+	}
+}
+
 // What numbers are equal, of any size.
 func TestSameNumber(t *testing.T) {
 	for _, test := range []struct {

@@ -46,6 +46,7 @@ func (e *BreakerError) Error() string {
 // a call takes less than the lock and the clock of a general breaker.
 type breaker struct {
 	logger *slog.Logger
+	never  bool         // it stays closed, and delays nothing
 	faults atomic.Int32 // in a row; from maxFaults on the breaker is not closed
 
 	mu      sync.Mutex // guards what follows, and writing to faults
@@ -55,7 +56,9 @@ type breaker struct {
 	err     *BreakerError // when open
 }
 
-func newBreaker(logger *slog.Logger) *breaker { return &breaker{logger: logger} }
+func newBreaker(logger *slog.Logger, never bool) *breaker {
+	return &breaker{logger: logger, never: never}
+}
 
 // allow says whether the module may be called, and whether that is a probe: a
 // single call that must be followed by success, fault or abandon.
@@ -90,6 +93,9 @@ func (b *breaker) success() {
 
 // fault notes a call that ended the instance.
 func (b *breaker) fault(f *Fault) {
+	if b.never {
+		return
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.probing = false

@@ -128,7 +128,7 @@ func TestMemoryKVModel(t *testing.T) {
 func TestBreakerTimes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &Module{settings: settings{name: "test"}}
-		b := newBreaker(testLogger)
+		b := newBreaker(testLogger, false)
 		fault := func() { b.fault(m.fault(FaultTrap, "trapped")) }
 		allowed := func(want, wantProbe bool) {
 			t.Helper()

@@ -233,10 +233,11 @@ func (r *Runtime) load(ctx context.Context, c ModuleConfig) (_ *Module, err erro
 }
 
 // Apart returns a module of the same code and configuration that shares
-// nothing else: it has instances, a breaker and counters of its own, and in
-// place of the KV, if there is one, an empty one in memory, in which values
-// expire by clock. So a dry run leaves nothing behind, and can be at any time.
-// It must be closed, and before m is.
+// nothing else: it has instances and counters of its own, and in place of the
+// KV, if there is one, an empty one in memory, in which values expire by clock.
+// It has no breaker: it is called however often it fails. So a dry run leaves
+// nothing behind, can be at any time, and shows what each message does. It must be
+// closed, and before m is.
 func (m *Module) Apart(clock func() time.Time) (*Module, error) {
 	a := &Module{settings: m.settings, apart: clock}
 	a.logger = m.logger.With("dry_run", true)

@@ -139,7 +139,7 @@ func (r *Runtime) enter(m *Module) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sha256 != m.info.SHA256 { // other code, another chance
-		s.sha256, s.breaker = m.info.SHA256, newBreaker(m.logger)
+		s.sha256, s.breaker = m.info.SHA256, newBreaker(m.logger, m.apart != nil)
 	}
 	if m.kv == nil && m.memoryKV {
 		s.kv.limit(m.kvLimits)
