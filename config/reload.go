@@ -56,7 +56,7 @@ func (c *Config) next() (*Config, error) {
 	if err != nil {
 		return nil, next.refuse(err)
 	}
-	if failed := failedTests(results); len(failed) > 0 {
+	if failed := FailedTests(results); len(failed) > 0 {
 		return nil, next.refuse(&Error{Problems: failed, Files: next.Files})
 	}
 	return next, nil
@@ -74,8 +74,9 @@ func (c *Config) refuse(err error) error {
 	return &Error{Problems: []Problem{{File: c.Path, Message: printable(err.Error())}}, Files: c.Files, cause: err}
 }
 
-// failedTests returns a problem for every test that fails.
-func failedTests(results []TestResult) []Problem {
+// FailedTests returns a problem for every test that fails: those that a reload is
+// refused for.
+func FailedTests(results []TestResult) []Problem {
 	var failed []Problem
 	more := 0
 	for _, r := range results {

@@ -122,6 +122,9 @@ func runRules(c *cli.Context) error {
 	manager := newService(logger)
 	reloads := &reloader{logger: logger, manager: manager}
 	reloads.config.Store(loaded)
+	if err := reloads.tellOfTests(loaded); err != nil {
+		return err
+	}
 	defer func() { _ = reloads.config.Load().Close() }() // nothing of it runs any more
 	if embedded != nil {
 		logger.Info("embedded broker", "program", embedded.Name, "url", embedded.URL)

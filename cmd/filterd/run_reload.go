@@ -169,6 +169,23 @@ func (r *reloader) status() string {
 	return text
 }
 
+// tellOfTests warns of tests that fail at the start. The daemon goes on: what is
+// at work elsewhere must come up again. But a reload would be refused.
+func (r *reloader) tellOfTests(loaded *config.Config) error {
+	results, err := loaded.RunTests()
+	if err != nil {
+		return err
+	}
+	failed := config.FailedTests(results)
+	for _, p := range failed[:min(maxShown, len(failed))] {
+		r.logger.Warn("test fails", attributes(p)...)
+	}
+	if len(failed) > 0 {
+		r.logger.Warn("tests beside the rules fail: no reload is taken until they pass", "problems", len(failed))
+	}
+	return nil
+}
+
 // logRefusal says what is wrong, where, and what to do about it.
 func (r *reloader) logRefusal(err error, took time.Duration) {
 	var refused *config.Error
