@@ -107,7 +107,8 @@ rules:
 	var got map[string]float64
 	waitUntil(t, "everything is counted", func() bool {
 		got = scrape(t, request{url: url + "/metrics"})
-		return got[`filterd_rule_matches_total{rule="idle"}`] == 1 && got[`filterd_rule_deliveries_total{rule="r"}`] == 2
+		return got[`filterd_rule_matches_total{rule="idle"}`] == 1 && got[`filterd_rule_deliveries_total{rule="r"}`] == 2 &&
+			got[`filterd_dead_letters_total{outcome="published"}`] == 2
 	})
 	for series, value := range want {
 		if n, ok := got[series]; !ok || n != value {
