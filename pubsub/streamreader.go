@@ -188,7 +188,6 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 			if err := r.takeBack(ctx, handling, h); err != nil {
 				return err
 			}
-			r.note(nil)
 			continue
 		case claim && !conn.asked():
 			claimed = now
@@ -374,6 +373,7 @@ func (r *streamReader) deliver(ctx context.Context, do func(context.Context, []*
 	if from = r.fresh(from); len(from) == 0 {
 		return 0
 	}
+	r.note(nil) // whatever the handler takes its time for
 	now := time.Now()
 	o := &openEntries{reader: r, entries: make([]filterd.Entry, len(from)), left: len(from)}
 	settle := o.settle

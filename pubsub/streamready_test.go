@@ -99,6 +99,21 @@ func TestStreamSourceIsReadySoon(t *testing.T) {
 	}
 }
 
+// A stream whose entries of the past take their time is read.
+func TestStreamSourceIsReadyWhileItClaims(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	add(server, "s", "1")
+	server.Do("XGROUP", "CREATE", "s", "filterd", "0")
+	server.Do("XREADGROUP", "GROUP", "filterd", "dead", "STREAMS", "s", ">")
+	gate := make(chan struct{})
+	h := &streamHandler{do: func(*filterd.Message) { <-gate }}
+	s, _ := readStreams(t, client(t, server.Addr), "me", h, filterd.Stream{Name: "s", ClaimIdle: time.Millisecond})
+	ready(t, s)
+	close(gate)
+	h.want(t, "1")
+}
+
 // What is before a group is asked of Redis no more than every few seconds.
 func TestStreamBacklog(t *testing.T) {
 	t.Parallel()
