@@ -81,6 +81,12 @@ func (p *Publisher) Publish(ctx context.Context, channel string, data any) (rece
 	return p.publish(ctx, Outgoing{Channel: channel, Data: data})
 }
 
+// PublishSharded is Publish for a sharded channel. Its events have no stamps:
+// nobody counts them.
+func (p *Publisher) PublishSharded(ctx context.Context, channel string, data any) (receivers int64, err error) {
+	return p.publish(ctx, Outgoing{Channel: channel, Data: data, Sharded: true})
+}
+
 // PublishEvent is Publish for an event of the caller's making. Where ID,
 // Source, Type or Time are empty, they are filled in, in a copy.
 func (p *Publisher) PublishEvent(ctx context.Context, channel string, event *filterd.Event) (receivers int64, err error) {
@@ -92,7 +98,7 @@ func (p *Publisher) publish(ctx context.Context, out Outgoing) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	delivery := [1]filterd.Delivery{{Channel: out.Channel, Payload: payload}}
+	delivery := [1]filterd.Delivery{{Channel: out.Channel, Sharded: out.Sharded, Payload: payload}}
 	p.deliver(ctx, delivery[:])
 	return delivery[0].Receivers, delivery[0].Err
 }
@@ -110,6 +116,7 @@ type Outgoing struct {
 	Channel string
 	Data    any            // as for Publish
 	Event   *filterd.Event // if not nil, as for PublishEvent; Data is ignored
+	Sharded bool           // as for PublishSharded
 }
 
 // A Result is what became of one message of a batch.
@@ -130,7 +137,7 @@ func (p *Publisher) PublishBatch(ctx context.Context, batch []Outgoing) ([]Resul
 		if err != nil {
 			errs = append(errs, fmt.Errorf("message %d: %w", i, err))
 		}
-		deliveries[i] = filterd.Delivery{Channel: out.Channel, Payload: payload}
+		deliveries[i] = filterd.Delivery{Channel: out.Channel, Sharded: out.Sharded, Payload: payload}
 	}
 	if errs != nil {
 		return nil, errors.Join(errs...)
@@ -154,7 +161,13 @@ func (p *Publisher) payload(out Outgoing) ([]byte, error) {
 	if filterd.IsGlob(out.Channel) {
 		return nil, fmt.Errorf("publish to %q: that is a pattern, not a channel", out.Channel)
 	}
-	payload, err := p.checked(out, p.registry.Lookup(out.Channel))
+	contract := p.registry.Lookup(out.Channel)
+	if out.Sharded && contract.Stamped {
+		unstamped := *contract
+		unstamped.Stamped = false
+		contract = &unstamped
+	}
+	payload, err := p.checked(out, contract)
 	if err != nil && !errors.Is(err, filterd.ErrInvalid) {
 		err = fmt.Errorf("publish to %q: %w", out.Channel, err)
 	}

@@ -1,8 +1,10 @@
 package pubsub
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -270,5 +272,37 @@ func TestPublishWithoutServer(t *testing.T) {
 	wantError(t, err, `publish to "c": dial tcp `+server.Addr+": connect: connection refused")
 	if receivers != 0 {
 		t.Errorf("got %d receivers", receivers)
+	}
+}
+
+// A message for a sharded channel goes there, by its contract but for stamps.
+func TestPublishSharded(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	rdb := client(t, server.Addr)
+	registry, err := filterd.NewRegistry(filterd.Contract{Channel: "c", Envelope: filterd.EnvelopeCloudEvents, Stamped: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &recorder{}
+	source := NewShardedSource(rdb, SourceOptions{Logger: (&log{}).logger()})
+	source.Subscribe(filterd.Subscriptions{Sharded: []string{"c"}})
+	stop := run(t, func(ctx context.Context) error { return source.Run(ctx, h) })
+	ready(t, source)
+	p := NewPublisher(rdb, registry, PublisherOptions{})
+	if receivers, err := p.PublishSharded(deadline(t), "c", map[string]int{"n": 1}); err != nil || receivers != 1 {
+		t.Fatal(receivers, err)
+	}
+	if results, err := p.PublishBatch(deadline(t), []Outgoing{{Channel: "c", Data: map[string]int{"n": 2}, Sharded: true}}); err != nil || results[0].Receivers != 1 {
+		t.Fatal(results, err)
+	}
+	eventually(t, "both come", func() bool { return len(h.got()) == 2 })
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	for i, got := range h.got() {
+		if !strings.Contains(got, fmt.Sprintf(`"data":{"n":%d}`, i+1)) || strings.Contains(got, filterd.ProducerAttribute) {
+			t.Errorf("%d: %s", i, got)
+		}
 	}
 }

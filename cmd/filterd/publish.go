@@ -35,6 +35,7 @@ func publishCommand() *cli.Command {
 			`Example: filterd publish --raw PRICE_DATA 'no JSON'`,
 		Flags: []cli.Flag{configFlag(), urlFlag(), outputFlag(),
 			&cli.BoolFlag{Name: "raw", Usage: "send the text as it is: no event is built, and no contract holds it up"},
+			&cli.BoolFlag{Name: "sharded", Usage: "CHANNEL is a sharded one (SPUBLISH)"},
 			&cli.StringFlag{Name: "stream", Usage: "append to the stream `NAME`"},
 			&cli.Int64Flag{Name: "maxlen", Usage: "with --stream, keep about `N` entries in it; all by default"}},
 		Action: publish,
@@ -90,6 +91,8 @@ func publish(c *cli.Context) error {
 		return usage("want the name of a stream, not an empty one")
 	case c.IsSet("stream") && len(args) > 1:
 		return usage("publish --stream takes the data, and no channel\nRun 'filterd publish --help' for usage")
+	case c.Bool("sharded") && stream != "":
+		return usage("--sharded is a channel's: take out --stream")
 	case c.IsSet("maxlen") && stream == "":
 		return usage("--maxlen is a stream's: give --stream")
 	case c.IsSet("maxlen") && maxLen < 1:
@@ -240,7 +243,11 @@ func (r *idleReader) Read(p []byte) (int, error) {
 type channelSender struct{ *publication }
 
 func (s channelSender) one(data any) error {
-	receivers, err := s.publisher.Publish(s.c.Context, s.channel, data)
+	publish := s.publisher.Publish
+	if s.c.Bool("sharded") {
+		publish = s.publisher.PublishSharded
+	}
+	receivers, err := publish(s.c.Context, s.channel, data)
 	if err != nil {
 		return err
 	}

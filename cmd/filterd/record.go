@@ -151,7 +151,7 @@ func recordedChannels(c *cli.Context) (filterd.Subscriptions, error) {
 	defer loaded.Close()
 	to := loaded.Table.Subscriptions()
 	for _, s := range to.Streams {
-		fmt.Fprintf(c.App.ErrWriter, "warning: the stream %s is not recorded: it keeps its entries itself\n", oneLine(s.Name))
+		fmt.Fprintf(c.App.ErrWriter, "warning: the stream %s is not recorded: it keeps its entries itself, and 'filterd tail --stream' prints them\n", oneLine(s.Name))
 	}
 	to.Streams = nil
 	if len(to.Channels)+len(to.Globs)+len(to.Sharded) == 0 {

@@ -31,6 +31,7 @@ func tailCommand() *cli.Command {
 			"Example: filterd tail --stream trades --from 0 --output json\n" +
 			"Example: filterd tail --rule whales --outcome kept,failed",
 		Flags: append(adminFlags(), urlFlag(),
+			&cli.BoolFlag{Name: "sharded", Usage: "CHANNELs are sharded ones (SSUBSCRIBE)"},
 			&cli.StringFlag{Name: "stream", Usage: "print the entries of this `STREAM` instead of channels' messages"},
 			&cli.StringFlag{Name: "from", Usage: "begin with the entry of this `ID`; 0 is the stream's first. Default: those that come"},
 			&cli.StringFlag{Name: "rule", Aliases: []string{"r"}, Usage: "show what the rule of this `NAME` makes of messages"},
@@ -64,6 +65,8 @@ func tail(c *cli.Context) error {
 		}
 	}
 	switch stream := c.IsSet("stream"); {
+	case stream && c.Bool("sharded"):
+		return usage("tail prints sharded channels, or a --stream: not both")
 	case stream && c.NArg() > 0:
 		return usage("tail prints channels, or a --stream: not both")
 	case stream && c.String("stream") == "":
@@ -97,8 +100,13 @@ func tail(c *cli.Context) error {
 	if c.IsSet("stream") {
 		return tailStream(ctx, c, rdb, loaded, printer, logger)
 	}
-	source := pubsub.NewSource(rdb, pubsub.SourceOptions{FailFast: true, Logger: logger})
-	source.Subscribe(subscriptions(c.Args().Slice()))
+	options := pubsub.SourceOptions{FailFast: true, Logger: logger}
+	var source filterd.Source = pubsub.NewSource(rdb, options)
+	to := subscriptions(c.Args().Slice())
+	if c.Bool("sharded") {
+		source, to = pubsub.NewShardedSource(rdb, options), filterd.Subscriptions{Sharded: c.Args().Slice()}
+	}
+	source.Subscribe(to)
 	return redisError(source.Run(ctx, printer))
 }
 

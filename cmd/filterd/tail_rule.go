@@ -18,7 +18,7 @@ func tailRule(c *cli.Context) error {
 			return usage("--%s: a rule has its own condition; --outcome chooses what to show", name)
 		}
 	}
-	if c.NArg() > 0 || c.IsSet("stream") {
+	if c.NArg() > 0 || c.IsSet("stream") || c.IsSet("sharded") {
 		return usage("tail --rule takes no channels, and no stream: the rule has its own")
 	}
 	query := url.Values{}
