@@ -569,7 +569,7 @@ func TestProblemsAsJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `[{"file":"filterd.yaml","line":1,"column":42,"length":1,"key":"rules.r.when","message":"unrecognized character: U+007E '~'","excerpt":"rules: {r: {from: a, to: b, when: data.x ~ 1}}"}]`
+	want := `[{"file":"filterd.yaml","line":1,"column":42,"length":1,"key":"rules.r.when","message":"unrecognized character: U+007E '~'","hint":"write matches","excerpt":"rules: {r: {from: a, to: b, when: data.x ~ 1}}"}]`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
 	}

@@ -17,7 +17,6 @@ package exprfilter
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -156,11 +155,8 @@ func sourceError(source string, err error) *filterd.SourceError {
 		return &filterd.SourceError{Source: source, Length: len(source), Message: err.Error()}
 	}
 	from := byteOffset(source, positioned.From)
-	hint := ""
-	if strings.HasPrefix(positioned.Message, "unknown name ") {
-		hint = "an expression sees data, event and channel"
-	}
-	return &filterd.SourceError{Source: source, Offset: from, Length: byteOffset(source, positioned.To) - from, Message: positioned.Message, Hint: hint}
+	return &filterd.SourceError{Source: source, Offset: from, Length: byteOffset(source, positioned.To) - from,
+		Message: positioned.Message, Hint: whatWasMeant(source, from, positioned.Message)}
 }
 
 // byteOffset converts an offset in runes, as expr counts.

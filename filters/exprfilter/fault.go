@@ -240,7 +240,7 @@ func memberFault(n *ast.MemberNode, message string) (words, hint string) {
 	if of, ok := cutBoth(message, "invalid operation: int(", ")"); ok {
 		switch {
 		case named:
-			return fmt.Sprintf("%s is an array or a string: it has no %s", object, what), ""
+			return fmt.Sprintf("%s is an array or a string: it has no %s", object, what), ofObjects(object, n.Property)
 		case kindsNamed(of) == isNil:
 			return fmt.Sprintf("%s: the elements of %s have numbers", isMissing(n.Property), object), insteadOf(n.Property, isNumber)
 		}
@@ -249,7 +249,7 @@ func memberFault(n *ast.MemberNode, message string) (words, hint string) {
 	if from := strings.LastIndex(message, " from "); from >= 0 && strings.HasPrefix(message, "cannot fetch ") {
 		of := message[from+len(" from "):]
 		if kindsNamed(of) != isNil {
-			return fmt.Sprintf("%s is %s: it has no %s", object, typeName(of), what), ""
+			return fmt.Sprintf("%s is %s: it has no %s", object, typeName(of), what), ofObjects(object, n.Property)
 		}
 		access := "?.[" + property + "]"
 		if rest, dotted := strings.CutPrefix(n.String(), n.Node.String()+"."); dotted {
@@ -264,6 +264,21 @@ func memberFault(n *ast.MemberNode, message string) (words, hint string) {
 		return fmt.Sprintf("%s has length %s: it has no %s", object, strings.TrimSuffix(size, ")"), what), fmt.Sprintf("get(%s, %s) is nil then", object, property)
 	}
 	return "", ""
+}
+
+// ofObjects says what stands for a member that values have in other languages.
+func ofObjects(object string, property ast.Node) string {
+	name, ok := property.(*ast.StringNode)
+	if !ok {
+		return ""
+	}
+	switch name.Value {
+	case "startsWith", "endsWith", "contains", "matches":
+		return fmt.Sprintf("write %s %s …", object, name.Value)
+	case "length", "size", "len":
+		return fmt.Sprintf("write len(%s)", object)
+	}
+	return ""
 }
 
 // argumentKinds are what functions take that the checker of types knows

@@ -31,6 +31,8 @@ func TestFaults(t *testing.T) {
 		{`data?.a.b == 1`, `1:9: data?.a is missing or null: it has no member b (write data?.a?.b)`},
 		{`data.n.b == 1`, `1:8: data.n is a number: it has no member b`},
 		{`data.l.b == 1`, `1:8: data.l is an array or a string: it has no member b`},
+		{`data.s.startsWith("x")`, `1:8: data.s is an array or a string: it has no member startsWith (write data.s startsWith …)`},
+		{`data.l.length > 1`, `1:8: data.l is an array or a string: it has no member length (write len(data.l))`},
 		{`data.o[0] == 1`, `1:7: data.o is an object: its members have strings as names, and 0 is none`},
 		{`data.l[9] == 1`, `1:7: data.l has length 2: it has no element 9 (get(data.l, 9) is nil then)`},
 		{`data.l[data.q] == 1`, `1:7: data.q is missing or null: the elements of data.l have numbers (write (data.q ?? 0), or ask data.q != nil first)`},
@@ -75,6 +77,35 @@ func TestFaults(t *testing.T) {
 		e, explained := f.Explain(m)
 		if explained != nil || e.Err == nil || err != nil && e.Err.Error() != err.Error() {
 			t.Errorf("%s: explained: %v, %v", test.source, e.Err, explained)
+		}
+	}
+}
+
+// What is said otherwise in other languages has a hint.
+func TestWhatWasMeant(t *testing.T) {
+	for _, test := range []struct{ source, want string }{
+		{`data.a = 1`, `1:8: unexpected token Operator("=") (compare by ==)`},
+		{`data.a === 1`, `1:10: unexpected token Operator("=") (compare by ==)`},
+		{`data.a <> 1`, `1:9: unexpected token Operator(">") (write !=)`},
+		{`data.a & data.b`, `1:8: unexpected token Operator("&") (write and)`},
+		{`data.a AND data.b`, `1:8: unexpected token Identifier("AND") (write and)`},
+		{`data.a == null`, `1:11: unknown name null (write nil)`},
+		{`data.a == True`, `1:11: unknown name True (write true)`},
+		{`has(data.a)`, `1:1: unknown name has (write "name" in data, or data.name != nil)`},
+		{`contains(data.s, "x")`, `1:1: unexpected token Operator("contains") (it stands between: data.name contains "text")`},
+		{`data.s like "x%"`, `1:8: unexpected token Identifier("like") (write startsWith, endsWith, contains or matches)`},
+		{`data.a is null`, `1:8: unexpected token Identifier("is") (write == nil or != nil)`},
+		{`data.s ~ "x"`, `1:8: unrecognized character: U+007E '~' (write matches)`},
+		{`data.a in (1,2)`, `1:13: unexpected token Operator(",") (a list stands in brackets: in [1, 2])`},
+		{`data.a > 1,000`, `1:11: unexpected token Operator(",") (a long number is written as 1_000)`},
+		{`now() - 5m > now()`, `1:10: bad number syntax: "5m" (write duration("5m"))`},
+		{`data.tags[*] == "x"`, `1:11: unexpected token Operator("*") (write any(list, …) with # for the element)`},
+		{`$.price > 1`, `1:1: unknown name $ (write data)`},
+		{`price > 1`, `1:1: unknown name price (an expression sees data, event and channel)`},
+		{`data.a > 1)`, `1:11: unexpected token Bracket(")")`},
+	} {
+		if _, err := Compile(test.source); err == nil || err.Error() != test.want {
+			t.Errorf("%s:\n got %v\nwant %s", test.source, err, test.want)
 		}
 	}
 }
