@@ -53,6 +53,10 @@ func runCommand() *cli.Command {
 // line everybody can see, passwords too.
 const redisVariable = "FILTERD_REDIS"
 
+// streamsPatience is how long the daemon waits for streams that can't be read until
+// it says that it is ready.
+const streamsPatience = 10 * time.Second
+
 func runRules(c *cli.Context) error {
 	if err := noArguments(c); err != nil {
 		return err
@@ -170,8 +174,14 @@ func runRules(c *cli.Context) error {
 		Logger:   logger,
 		FailFast: c.Bool("once"),
 		OnReady: func() {
-			if errors.Join(sharded.WaitReady(ctx), streams.WaitReady(ctx)) != nil {
-				return // they say why
+			if sharded.WaitReady(ctx) != nil {
+				return // it says why
+			}
+			trying, cancel := context.WithTimeout(ctx, streamsPatience)
+			_ = streams.WaitReady(trying) // it says why; the others work, and are not to be started again
+			cancel()
+			if ctx.Err() != nil {
+				return
 			}
 			select {
 			case <-settled:

@@ -141,6 +141,21 @@ func TestSurvivesRefusals(t *testing.T) {
 		})
 }
 
+// A stream that can't be read doesn't keep a service manager from hearing that
+// the rest is at work: else it would start the daemon again and again.
+func TestSurvivesAStreamThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	server.Do("SET", "broken", "x")
+	v := newVictim(t, server, server.Addr, "redis: {url: redis://ADDRESS}\nrules: {r: {from: [in, {stream: broken}], to: v1}}\n") // waits until it says so
+	v.serves("v1")
+	if v.ready() {
+		t.Error("/readyz says nothing of the stream")
+	}
+	server.Do("DEL", "broken")
+	v.passes()
+}
+
 // What can't be written is named and counted, and nothing that comes after it is
 // lost.
 func TestSurvivesAServerThatCannotWrite(t *testing.T) {
