@@ -49,7 +49,7 @@ func TestStreamsAreNotChannels(t *testing.T) {
 			t.Errorf("%s: %d delivered, want %d", rule, s.Delivered, want[rule])
 		}
 	}
-	if s := e.Stats(); s.Channels["a"].Received != 2 || s.Unrouted != 1 { // the second group's copy is the same entry
+	if s := e.Stats(); s.Channels["a"].Received != 2 || s.Unrouted != 0 { // the second group's copy is the same entry; the third's stays pending
 		t.Errorf("%+v", s)
 	}
 	// The only copy there is stands for all groups.
@@ -307,5 +307,17 @@ func TestConflate(t *testing.T) {
 	}
 	if s := e.Stats().Rules["r"]; s.Conflated != 2 || s.Dropped != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// An entry that no rule takes any more, after a reload, stays pending.
+func TestUnroutedEntry(t *testing.T) {
+	e := newEngine(t, engine.Config{Sink: &recorder{}, Table: table(t, engine.Rule{Name: "r", Streams: []filterd.Stream{{Name: "other"}}, To: to("out")})})
+	outcome := filterd.EntryOutcome(-1)
+	m := entry("in", filterd.DefaultGroup, "1-1", "1", func(e *filterd.Entry) { outcome = e.Outcome() })
+	_ = e.Process(t.Context(), m)
+	m.Entry.Release()
+	if outcome != filterd.EntryPostponed {
+		t.Errorf("outcome %d", outcome)
 	}
 }

@@ -69,7 +69,7 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 			if batch[0].Channel == filterd.StampsChannel {
 				w.heartbeats(batch[:n])
 			} else {
-				w.engine.counters.unrouted.Add(uint64(n))
+				w.unrouted(batch[:n])
 			}
 			batch = batch[n:]
 			continue
@@ -92,6 +92,18 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 	}
 	w.engine.refuse(batch)
 	return invalid
+}
+
+// unrouted counts messages that no rule takes. Entries stay pending: they were
+// read for a rule that a reload has taken away.
+func (w *worker) unrouted(batch []*filterd.Message) {
+	for _, m := range batch {
+		if m.Entry != nil {
+			m.Entry.Postpone()
+		} else {
+			w.engine.counters.unrouted.Add(1)
+		}
+	}
 }
 
 // finishPart counts what rules made of messages that a processor has treated,
@@ -153,6 +165,9 @@ func (w *worker) finish(m *filterd.Message, result *Result) {
 	}
 	for _, err := range result.Lost {
 		w.engine.loseDeadLetter(m, err)
+	}
+	if m.Entry != nil && m.Entry.Outcome() != filterd.EntryDone {
+		return // a rule halts on it: it will come again as a whole
 	}
 	for _, to := range result.toStages {
 		w.stage(to.bound, to.at, m)

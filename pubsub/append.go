@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -13,13 +14,21 @@ import (
 type appender struct{ rdb redis.UniversalClient }
 
 // deliver appends the payloads of a batch to their streams, in its order: in
-// runs of those that are guarded, and those that are not.
+// runs of those that are guarded, and those that are not. What is guarded stays
+// behind a run that failed for now, as its entries have an order.
 func (a appender) deliver(ctx context.Context, batch []filterd.Delivery) {
+	var failed error
 	for len(batch) > 0 {
 		n := 1
 		if guarded := a.guards(batch); guarded > 0 {
-			n = guarded
-			a.guard(ctx, batch[:n])
+			if n = guarded; failed == nil {
+				a.guard(ctx, batch[:n])
+				failed = postponing(batch[:n])
+			} else {
+				for i := range batch[:n] {
+					failAppend(&batch[i], failed)
+				}
+			}
 		} else {
 			for n < len(batch) && a.guards(batch[n:]) == 0 {
 				n++
@@ -90,6 +99,16 @@ func (a appender) append(ctx context.Context, batch []filterd.Delivery) {
 			failAppend(d, err)
 		}
 	}
+}
+
+// postponing returns the error of a delivery that could not be made for now.
+func postponing(batch []filterd.Delivery) error {
+	for i := range batch {
+		if err := batch[i].Err; err != nil && !errors.Is(err, filterd.ErrRefused) && !errors.Is(err, filterd.ErrTaken) {
+			return errors.Unwrap(err)
+		}
+	}
+	return nil
 }
 
 // failAppend makes a delivery to a stream one that was not answered, or refused.

@@ -184,7 +184,12 @@ func guardError(result any) error {
 	case []any:
 		return replyError(fmt.Append(nil, result...)) // which is not about what was to be written
 	}
-	return judged(replyError(fmt.Append(nil, result)))
+	text := fmt.Sprint(result)
+	if strings.HasPrefix(text, "@user_script") { // Redis before 7 says where
+		_, said, _ := strings.Cut(text, ": -")
+		text = strings.TrimSpace(said)
+	}
+	return judged(replyError([]byte(text)))
 }
 
 // apart writes what the server has not let the script write, as it may not write

@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -34,7 +35,7 @@ func (r *streamReader) join(ctx context.Context) error {
 	switch {
 	case redis.HasErrorPrefix(err, "BUSYGROUP"):
 		if err = nil; r.lost && oldest != "" { // somebody was faster
-			_, err = r.do(ctx, "xgroup", "setid", r.stream.Name, r.stream.Group, from)
+			err = r.takeGroupBack(ctx, from)
 		}
 	case made && from != "0":
 		from, err = r.fromTheStart(ctx, from)
@@ -47,9 +48,46 @@ func (r *streamReader) join(ctx context.Context) error {
 		r.mu.Lock()
 		clear(r.again) // they are new entries again
 		r.mu.Unlock()
+		if r.last = from; from == "0" {
+			r.last = ""
+		}
 	}
 	r.joined, r.lost = true, false
 	return nil
+}
+
+// errOtherGroup says that a group was lost, and made again by another consumer.
+var errOtherGroup = errors.New("the group is another one")
+
+// sameGroup returns errOtherGroup where this consumer, which has entries, is not
+// known.
+func (r *streamReader) sameGroup(ctx context.Context) error {
+	reply, err := r.do(ctx, "xgroup", "createconsumer", r.stream.Name, r.stream.Group, r.source.options.Consumer)
+	switch {
+	case reply == int64(1):
+		return errOtherGroup
+	case redis.HasErrorPrefix(err, "ERR"): // Redis before 6.2 knows no such command
+		return nil
+	}
+	return err
+}
+
+// takeGroupBack takes a group that another consumer has made back to an ID,
+// unless it is before that.
+func (r *streamReader) takeGroupBack(ctx context.Context, to string) error {
+	reply, err := r.do(ctx, "xinfo", "groups", r.stream.Name)
+	if err != nil {
+		return err
+	}
+	groups, _ := reply.([]any)
+	for _, group := range groups {
+		at, ok := property(group, "last-delivered-id").(string)
+		if ok && property(group, "name") == r.stream.Group && compareIDs(at, to) <= 0 {
+			return nil
+		}
+	}
+	_, err = r.do(ctx, "xgroup", "setid", r.stream.Name, r.stream.Group, to)
+	return err
 }
 
 // fromTheStart takes a new group to the start of its stream if that is another
@@ -165,11 +203,14 @@ func (r *streamReader) wake() {
 	}
 }
 
-// refresh keeps what the handler has from getting idle, unless another consumer
-// has it by now.
+// refresh keeps what the handler has, and what is to be delivered again, from
+// getting idle, unless another consumer has it by now.
 func (r *streamReader) refresh(ctx context.Context) error {
 	r.mu.Lock()
 	held := r.inHand()
+	for id := range r.again { // what waits for a target may wait for long
+		held[id] = true
+	}
 	r.mu.Unlock()
 	if len(held) == 0 {
 		return nil

@@ -48,7 +48,13 @@ func (r *streamReader) takeBack(ctx, handling context.Context, h filterd.Handler
 	}
 	r.mu.Lock()
 	r.round++
+	known := len(r.again)+len(r.open) > 0
 	r.mu.Unlock()
+	if known && r.caught {
+		if err := r.sameGroup(ctx); err != nil {
+			return err
+		}
+	}
 	all, err := r.eachPending(ctx, 0, r.source.options.Consumer, func(entries []pendingEntry) (bool, error) {
 		return r.redeliver(ctx, handling, h, entries, 0)
 	})
@@ -129,7 +135,11 @@ func (r *streamReader) redeliver(ctx, handling context.Context, h filterd.Handle
 				return false, err
 			}
 			r.size.add(part)
-			r.redelivered.Add(uint64(r.deliver(handling, h.Messages, r.reclaimed(part.entries, left, excused))))
+			if part.entries = r.reclaimed(part.entries, left, excused); r.behind(r.round) {
+				r.postpone(part.entries)
+				continue
+			}
+			r.redelivered.Add(uint64(r.deliver(handling, h.Messages, part.entries)))
 			if err := r.acknowledge(handling); err != nil {
 				return false, err
 			}
@@ -139,7 +149,7 @@ func (r *streamReader) redeliver(ctx, handling context.Context, h filterd.Handle
 				return false, err
 			}
 		}
-		if postponed, _ := r.toRetry(); postponed {
+		if r.behind(r.round) {
 			return false, nil // the others would fare no better, and keep their order
 		}
 	}
@@ -147,17 +157,26 @@ func (r *streamReader) redeliver(ctx, handling context.Context, h filterd.Handle
 }
 
 // sameRun returns the first of some entries that one command can claim, and
-// whether they are excused: they were postponed.
+// whether they are excused.
 func (r *streamReader) sameRun(pending []pendingEntry) (run []pendingEntry, excused bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	first := pending[0]
-	excused = r.again[first.id].outcome == filterd.EntryPostponed
+	excused = r.excused(pending[0])
 	n := 1
-	for n < min(len(pending), r.size.count) && excused == (r.again[pending[n].id].outcome == filterd.EntryPostponed) && (!excused || pending[n].delivered == first.delivered) {
+	for n < min(len(pending), r.size.count) && excused == r.excused(pending[n]) && (!excused || pending[n].delivered == pending[0].delivered) {
 		n++
 	}
 	return pending[:n], excused
+}
+
+// excused reports whether an entry was not delivered in vain: it was postponed,
+// or never came here, as the connection broke. The caller holds mu.
+func (r *streamReader) excused(e pendingEntry) bool {
+	before, known := r.again[e.id]
+	if !known {
+		return r.caught && e.consumer == r.source.options.Consumer
+	}
+	return before.outcome == filterd.EntryPostponed
 }
 
 // reclaimed notes what Redis said of entries before they were claimed, and takes

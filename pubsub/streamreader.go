@@ -2,6 +2,7 @@ package pubsub
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -51,12 +52,13 @@ type streamReader struct {
 	joined bool   // there was a group
 	lost   bool   // it was gone
 	round  int    // of takeBack
+	caught bool   // what a former process left behind has been delivered
 
 	acking sync.Mutex // held while done is being acknowledged; taken before mu
 
 	mu         sync.Mutex                // guards what follows
 	open       map[*openEntries]struct{} // delivered, and not all of them settled
-	delivering bool                      // the handler is being called
+	delivering *openEntries              // that the handler is being called with; or nil
 	done       []string                  // to be acknowledged
 	again      map[string]retry          // to be delivered again
 }
@@ -106,7 +108,7 @@ func (r *streamReader) run(ctx, handling context.Context, h filterd.Handler) {
 		if ctx.Err() != nil {
 			break
 		}
-		r.lost = r.lost || redis.HasErrorPrefix(err, "NOGROUP")
+		r.lost = r.lost || redis.HasErrorPrefix(err, "NOGROUP") || errors.Is(err, errOtherGroup)
 		err = unreachable(r.rdb, err)
 		r.note(err)
 		pause := wait.NextBackOff()
@@ -169,6 +171,7 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 	if err := r.takeBack(ctx, handling, h); err != nil {
 		return err
 	}
+	r.caught = true
 	var claimed time.Time // when others' entries were last looked for
 	retried := time.Now() // when our own were
 	for ctx.Err() == nil {
@@ -224,6 +227,9 @@ func (r *streamReader) session(ctx, handling context.Context, h filterd.Handler,
 		part, err := r.fetch(handling)
 		if err != nil {
 			return err
+		}
+		if r.finish(); r.behind(0) {
+			continue // they stay pending, behind what was postponed
 		}
 		r.deliver(handling, h.Messages, part.entries)
 	}
@@ -397,7 +403,7 @@ func (r *streamReader) deliver(ctx context.Context, do func(context.Context, []*
 		m.ID, m.Payload, m.Entry, m.Received = from[i].id, payload, e, now
 	}
 	r.mu.Lock()
-	r.open[o], r.delivering = struct{}{}, true
+	r.open[o], r.delivering = struct{}{}, o
 	r.mu.Unlock()
 	do(ctx, batch)
 	for i, m := range batch {
@@ -407,7 +413,7 @@ func (r *streamReader) deliver(ctx context.Context, do func(context.Context, []*
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.delivering = false
+	r.delivering = nil
 	return len(from)
 }
 
@@ -454,7 +460,7 @@ func (o *openEntries) settle(e *filterd.Entry) {
 	case filterd.EntryAcknowledged:
 		r.acknowledged.Add(1)
 	}
-	late := !r.delivering // nobody acknowledges it by the way
+	late := e.Outcome() == filterd.EntryDone && r.delivering != o // nobody acknowledges it by the way
 	r.mu.Unlock()
 	if late {
 		r.wake()
@@ -488,16 +494,25 @@ func (r *streamReader) settling() bool {
 	return false
 }
 
-// toRetry reports whether entries are to be delivered again.
-func (r *streamReader) toRetry() (postponed, failed bool) {
+// behind reports whether entries were postponed in a round or later: what comes
+// after them waits.
+func (r *streamReader) behind(round int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, retry := range r.again {
-		if retry.outcome == filterd.EntryPostponed {
-			return true, true
+		if retry.outcome == filterd.EntryPostponed && retry.round >= round {
+			return true
 		}
 	}
-	return false, len(r.again) > 0
+	return false
+}
+
+// toRetry reports whether entries are to be delivered again.
+func (r *streamReader) toRetry() (postponed, failed bool) {
+	postponed = r.behind(0)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return postponed, len(r.again) > 0
 }
 
 // drain waits until the handler has nothing, or ctx ends.

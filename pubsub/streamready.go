@@ -33,7 +33,7 @@ func (r *streamReader) block() time.Duration {
 	if r.fault.Load() != nil {
 		return time.Millisecond
 	}
-	return streamBlock
+	return min(streamBlock, r.stream.ClaimIdle/4) // what comes at last is not old then
 }
 
 // tell wakes those who wait for streams to be readable. The caller holds mu.
