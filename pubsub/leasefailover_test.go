@@ -55,6 +55,7 @@ func (e *election) over() time.Duration {
 type failover struct {
 	options         Options
 	master, replica *redistest.Server
+	promoted        func() bool // whether the replica is the master
 }
 
 func sentinelFailover(t *testing.T) failover {
@@ -63,7 +64,11 @@ func sentinelFailover(t *testing.T) failover {
 	sentinel := redistest.StartSentinel(t, "prices", master)
 	eventually(t, "the sentinel knows the replica", func() bool { return len(sentinel.Do("SENTINEL", "REPLICAS", "prices")) > 0 })
 	eventually(t, "the replica is one", func() bool { return strings.Contains(replica.Do("INFO", "replication"), "master_link_status:up") })
-	return failover{Options{Mode: ModeSentinel, Master: "prices", Addrs: []string{sentinel.Addr}}, master, replica}
+	// The replica's own connections end when it is told to be the master.
+	promoted := func() bool {
+		return sentinel.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "prices") == "127.0.0.1\n"+replica.Port()
+	}
+	return failover{Options{Mode: ModeSentinel, Master: "prices", Addrs: []string{sentinel.Addr}}, master, replica, promoted}
 }
 
 func clusterFailover(t *testing.T) failover {
@@ -75,7 +80,8 @@ func clusterFailover(t *testing.T) failover {
 	}
 	owner := min(slot/5461, 2)
 	replica := redistest.StartReplica(t, servers, servers[owner], "--cluster-node-timeout", timeout)
-	return failover{Options{Mode: ModeCluster, Addrs: []string{servers[(owner+1)%3].Addr}}, servers[owner], replica}
+	promoted := func() bool { return strings.HasPrefix(replica.Do("ROLE"), "master") }
+	return failover{Options{Mode: ModeCluster, Addrs: []string{servers[(owner+1)%3].Addr}}, servers[owner], replica, promoted}
 }
 
 // After a failover one leads, within the lease, and never two at a time.
@@ -102,7 +108,7 @@ func TestLeaseFailover(t *testing.T) {
 				if dies {
 					_ = a.stop() // it can't give anything back
 				}
-				eventually(t, "the replica is a master", func() bool { return strings.HasPrefix(f.replica.Do("ROLE"), "master") })
+				eventually(t, "the replica is a master", f.promoted)
 				promoted := time.Now()
 				eventually(t, "one leads", func() bool { return a.leads() || b.leads() })
 				led := time.Now()
@@ -144,7 +150,7 @@ func TestLeaseFailoverToAReplicaThatLags(t *testing.T) {
 	eventually(t, "the lease has expired there", func() bool { return !has() })
 	e := watchElection(t, a, b)
 	master.Stop()
-	eventually(t, "the replica is a master", func() bool { return strings.HasPrefix(replica.Do("ROLE"), "master") })
+	eventually(t, "the replica is a master", f.promoted)
 	eventually(t, "one has the lease there", has)
 	time.Sleep(2 * lease)
 	overlap := e.over()

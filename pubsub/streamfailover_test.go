@@ -48,7 +48,7 @@ func TestStreamFailover(t *testing.T) {
 			f.master.Stop()
 			died := time.Now()
 			eventually(t, "it says so", func() bool { return s.Ready() != nil })
-			eventually(t, "the replica is a master", func() bool { return strings.HasPrefix(f.replica.Do("ROLE"), "master") })
+			eventually(t, "the replica is a master", f.promoted)
 			promoted := time.Now()
 			ready(t, s)
 			t.Logf("promoted after %v, read again %v later", promoted.Sub(died).Round(time.Millisecond), time.Since(promoted).Round(time.Millisecond))

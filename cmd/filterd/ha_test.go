@@ -314,7 +314,9 @@ func TestChaosHAFailover(t *testing.T) {
 	eventually(t, "b leaves numbers to a", func() bool { _, standby := b.heard(); return standby > 0 })
 	master.Stop()
 	died := time.Now()
-	eventually(t, "the replica is a master", func() bool { return strings.HasPrefix(replica.Do("ROLE"), "master") })
+	eventually(t, "the replica is a master", func() bool {
+		return sentinel.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "prices") == "127.0.0.1\n"+replica.Port()
+	})
 	promoted := time.Now()
 	n := g.arrived()
 	eventually(t, "numbers come", func() bool { return g.arrived() > n })
