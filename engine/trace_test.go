@@ -391,11 +391,11 @@ func TestSpansHoldAnyName(t *testing.T) {
 	got := map[string]string{}
 	for _, s := range spans.Ended() {
 		for _, a := range s.Attributes() {
-			if text := a.Value.Emit(); len(text) > tracing.MaxText+8 || text != strings.ToValidUTF8(text, "?") {
+			if text := a.Value.String(); len(text) > tracing.MaxText+8 || text != strings.ToValidUTF8(text, "?") {
 				t.Errorf("%s: %s is %q", s.Name(), a.Key, text)
 			}
 			if s.Name() == "process *" {
-				got[string(a.Key)] = a.Value.Emit()
+				got[string(a.Key)] = a.Value.String()
 			}
 		}
 	}
