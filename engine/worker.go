@@ -56,6 +56,7 @@ func (w *worker) run(batch []*filterd.Message, only bool) error {
 			route, err := w.table.route(first, only)
 			if err != nil {
 				w.engine.fail("", err)
+				w.engine.refuse(batch)
 				return err
 			}
 			w.last = course{route, w.channelOf(route)}
