@@ -63,8 +63,8 @@ func TestStreamGroupMadeByAnother(t *testing.T) {
 			m.Entry.Postpone()
 		}
 	}}
+	add(server, "s", "1", "2") // before it reads, so that it has both
 	readStreams(t, client(t, server.Addr), "a", a, filterd.Stream{Name: "s"})
-	add(server, "s", "1", "2")
 	eventually(t, "some tries", func() bool { return len(a.got()) > 10 }) // so that the next wait is long
 	b := &streamHandler{}
 	readStreams(t, client(t, server.Addr), "b", b, filterd.Stream{Name: "s"})
