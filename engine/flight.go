@@ -89,17 +89,26 @@ func (w *worker) needTurn() bool {
 
 // holdBack postpones the entries whose deliveries have not been sent.
 func (w *worker) holdBack() {
-	n := 0
-	for i, output := range w.outputs {
-		if entry := output.message.Entry; entry != nil {
+	w.retain(func(output *Output) bool {
+		entry := output.message.Entry
+		if entry != nil {
 			entry.Postpone()
 			if output.span != nil {
 				output.span.End(errHeldBack)
 			}
-			continue
 		}
-		w.outputs[n], w.deliveries[n] = output, w.deliveries[i]
-		n++
+		return entry == nil
+	})
+}
+
+// retain leaves only the outputs that keep wants to be delivered.
+func (w *worker) retain(keep func(*Output) bool) {
+	n := 0
+	for i := range w.outputs {
+		if keep(&w.outputs[i]) {
+			w.outputs[n], w.deliveries[n] = w.outputs[i], w.deliveries[i]
+			n++
+		}
 	}
 	clear(w.outputs[n:])
 	clear(w.deliveries[n:])

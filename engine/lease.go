@@ -69,24 +69,20 @@ func (w *worker) withhold() {
 	if w.engine.leads() {
 		return
 	}
-	n := 0
-	for i, output := range w.outputs {
-		if output.span != nil && output.message.ID == "" {
+	w.retain(func(output *Output) bool {
+		if output.message.ID != "" {
+			return true
+		}
+		if output.span != nil {
 			output.span.End(errLeaseEnded)
 		}
-		switch {
-		case output.message.ID != "":
-			w.outputs[n], w.deliveries[n] = output, w.deliveries[i]
-			n++
-		case output.DeadLetter:
+		if output.DeadLetter {
 			w.engine.loseDeadLetter(output.message, errLeaseEnded)
-		default:
+		} else {
 			w.rules[output.rule.number].withheld.Add(1)
 		}
-	}
-	clear(w.outputs[n:])
-	clear(w.deliveries[n:])
-	w.outputs, w.deliveries = w.outputs[:n], w.deliveries[:n]
+		return false
+	})
 }
 
 // MissedAll reports a gap of everything that rules take messages of channels from,

@@ -2,8 +2,6 @@ package pubsub
 
 import (
 	"context"
-	"crypto/sha1"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -34,7 +32,7 @@ import (
 // else for each of them 1, 0 if it was not pending, the text of why something
 // could not be written, or a list with the text of why it could not be
 // acknowledged.
-const guardScript = `
+var guardScript = newScript(`
 local call, argv, keys, last = redis.pcall, ARGV, KEYS, #ARGV
 local source, group, at, count, fine, results = keys[1], argv[1], 1 + #keys, 0, true, {}
 local streams, ids = {}, {}
@@ -81,12 +79,7 @@ if fine then
 	return count
 end
 return results
-`
-
-var guardHash = func() string {
-	sum := sha1.Sum([]byte(guardScript))
-	return hex.EncodeToString(sum[:])
-}()
+`)
 
 // The bounds of one run of the script, which nothing else runs beside.
 const (
@@ -241,7 +234,7 @@ func (a appender) run(ctx context.Context, one *filterd.Entry, entries [][]filte
 	for _, to := range targets {
 		head = append(head, to.maxLen)
 	}
-	reply, err := a.eval(ctx, append(head, args...))
+	reply, err := guardScript.run(ctx, a.rdb, append(head, args...))
 	if err != nil {
 		return nil, err
 	}
@@ -264,19 +257,3 @@ type written filterd.Delivery
 
 // MarshalBinary implements [encoding.BinaryMarshaler].
 func (w *written) MarshalBinary() ([]byte, error) { return w.Payload, nil }
-
-// eval runs the script with a number of keys, the keys and the arguments. It
-// sends the script if the server does not know it.
-func (a appender) eval(ctx context.Context, with []any) (any, error) {
-	args := append([]any{"evalsha", guardHash}, with...)
-	for {
-		command := redis.NewCmd(ctx, args...)
-		command.SetFirstKeyPos(3)
-		_ = a.rdb.Process(ctx, once{command}) // the command has the error
-		reply, err := command.Result()
-		if args[0] == "eval" || !redis.HasErrorPrefix(err, "NOSCRIPT") {
-			return reply, err
-		}
-		args[0], args[1] = "eval", guardScript
-	}
-}

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"crypto/sha1"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -49,7 +47,7 @@ const (
 // then the fence, the token of who has it, the milliseconds until it expires,
 // the milliseconds since it was renewed last, by those before the caller if that
 // has it, or -1, and who they were.
-const leaseScript = `
+var leaseScript = newScript(`
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local state = redis.call('HMGET', KEYS[2], 'fence', 'renewed', 'holder', 'before', 'former')
@@ -77,17 +75,17 @@ else
 end
 redis.call('HSET', KEYS[2], 'renewed', now)
 return {1, fence, ARGV[1], tonumber(ARGV[2]), since(before), former}
-`
+`)
 
 // releaseScript gives the lease back, if the caller still has it.
-const releaseScript = `
+var releaseScript = newScript(`
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
 	return 0
 end
 local time = redis.call('TIME')
 redis.call('HSET', KEYS[2], 'renewed', time[1] * 1000 + math.floor(time[2] / 1000))
 return redis.call('DEL', KEYS[1])
-`
+`)
 
 // LeaseOptions are a lease's. The zero value of a field is its default.
 type LeaseOptions struct {
@@ -387,21 +385,9 @@ func (l *Lease) ask(ctx context.Context, force bool) (r leaseReply, err error) {
 	return r, nil
 }
 
-// eval runs a script on the lease's keys, and sends it if the server does not
-// know it.
-func (l *Lease) eval(ctx context.Context, script string, argv ...any) (any, error) {
-	sum := sha1.Sum([]byte(script))
-	args := append([]any{"evalsha", hex.EncodeToString(sum[:]), len(l.keys), l.keys[0], l.keys[1]}, argv...)
-	for {
-		command := redis.NewCmd(ctx, args...)
-		command.SetFirstKeyPos(3)
-		_ = l.rdb.Process(ctx, once{command}) // the command has the error
-		reply, err := command.Result()
-		if args[0] == "eval" || !redis.HasErrorPrefix(err, "NOSCRIPT") {
-			return reply, err
-		}
-		args[0], args[1] = "eval", script
-	}
+// eval runs a script on the lease's keys.
+func (l *Lease) eval(ctx context.Context, s *script, argv ...any) (any, error) {
+	return s.run(ctx, l.rdb, append([]any{len(l.keys), l.keys[0], l.keys[1]}, argv...))
 }
 
 // nameOf returns the name of the process that has made a token.

@@ -75,14 +75,12 @@ func (r *streamReader) sameGroup(ctx context.Context) error {
 // takeGroupBack takes a group that another consumer has made back to an ID,
 // unless it is before that.
 func (r *streamReader) takeGroupBack(ctx context.Context, to string) error {
-	reply, err := r.do(ctx, "xinfo", "groups", r.stream.Name)
+	groups, err := r.rdb.XInfoGroups(ctx, r.stream.Name).Result()
 	if err != nil {
 		return err
 	}
-	groups, _ := reply.([]any)
 	for _, group := range groups {
-		at, ok := property(group, "last-delivered-id").(string)
-		if ok && property(group, "name") == r.stream.Group && compareIDs(at, to) <= 0 {
+		if group.Name == r.stream.Group && compareIDs(group.LastDeliveredID, to) <= 0 {
 			return nil
 		}
 	}
@@ -126,14 +124,7 @@ func property(reply any, name string) any {
 func (r *streamReader) oldestOpen() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ids := slices.Collect(maps.Keys(r.again))
-	for o := range r.open {
-		for i := range o.entries {
-			if e := &o.entries[i]; e.Held() {
-				ids = append(ids, e.ID)
-			}
-		}
-	}
+	ids := slices.AppendSeq(slices.Collect(maps.Keys(r.again)), r.held())
 	if len(ids) == 0 {
 		return ""
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -356,16 +357,25 @@ func (r *streamReader) unsettled() (count int) {
 	return count
 }
 
+// held yields the IDs of entries that somebody holds. The caller holds mu.
+func (r *streamReader) held() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for o := range r.open {
+			for i := range o.entries {
+				if e := &o.entries[i]; e.Held() && !yield(e.ID) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // inHand returns the IDs of entries that somebody holds, and of those that are
 // done and not acknowledged. The caller holds mu.
 func (r *streamReader) inHand() map[string]bool {
 	ids := make(map[string]bool)
-	for o := range r.open {
-		for i := range o.entries {
-			if e := &o.entries[i]; e.Held() {
-				ids[e.ID] = true
-			}
-		}
+	for id := range r.held() {
+		ids[id] = true
 	}
 	for _, id := range r.done {
 		ids[id] = true

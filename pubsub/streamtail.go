@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -67,15 +66,10 @@ func before(id string) (string, error) {
 	if err == nil && two {
 		sequence, err = strconv.ParseUint(tail, 10, 64)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		return "", fmt.Errorf("%q is no ID of an entry: want 1700000000000-0, 1700000000000 or 0", id)
-	case sequence > 0:
-		return fmt.Sprintf("%d-%d", ms, sequence-1), nil
-	case ms > 0:
-		return fmt.Sprintf("%d-%d", ms-1, uint64(math.MaxUint64)), nil
 	}
-	return "0-0", nil
+	return idBefore(fmt.Sprintf("%d-%d", ms, sequence)), nil
 }
 
 // Run calls take with the stream's entries in their order, a batch at a time,
